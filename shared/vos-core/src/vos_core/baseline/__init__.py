@@ -1,0 +1,1 @@
+"""Reference points that need no weights: every comparison has its floor."""

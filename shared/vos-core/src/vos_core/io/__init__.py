@@ -1,0 +1,1 @@
+"""Bytes to arrays and back: frames, masks, palettes, run-length codes, videos. Knows no data set."""

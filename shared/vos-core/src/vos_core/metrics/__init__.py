@@ -1,0 +1,1 @@
+"""Scores of the official evaluators, equal to the last bit, streamed and multi-process."""

@@ -1,0 +1,1 @@
+"""Triton sources, imported on demand by the ops that own them."""

@@ -1,0 +1,1 @@
+"""Inference: the streaming session, its sinks, resuming, workers."""
