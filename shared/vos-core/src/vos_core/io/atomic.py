@@ -13,6 +13,9 @@ from typing import Any
 
 from vos_core.errors import OutputError
 
+_UMASK = os.umask(0)  # can only be read by setting it, which threads must not do later
+os.umask(_UMASK)
+_FILE_MODE = 0o666 & ~_UMASK  # mkstemp makes private files; results are ordinary ones
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "Free space or choose another --output, then run the same command again to resume"),
     errno.EDQUOT: ("the disk quota is used up", "Free space or choose another --output, then run the same command again to resume"),
@@ -45,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; results are ordinary ones
+        temporary.chmod(_FILE_MODE)
         temporary.replace(path)
     except OSError as error:
         raise output_error(path, error) from error
@@ -67,9 +70,3 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON to `path` atomically, making parent folders."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
