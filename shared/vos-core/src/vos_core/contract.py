@@ -23,9 +23,15 @@ class FrameReader(Protocol):
     """Random access to the frames of one clip, decoded on demand."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """Frame names in time order."""
+        ...
+
     def __len__(self) -> int: ...
-    def read(self, index: int) -> Frame: ...
+
+    def read(self, index: int) -> Frame:
+        """Return one decoded frame."""
+        ...
 
 
 @runtime_checkable
@@ -136,7 +142,8 @@ def discover() -> dict[str, MethodInfo]:
             ) from error
         if not isinstance(info, MethodInfo):
             raise UsageError(
-                f"entry point '{point.name}' ({point.value}) is a {type(info).__name__}", expected="a vos_core.contract.MethodInfo"
+                f"entry point '{point.name}' ({point.value}) is a {type(info).__name__}",
+                expected="a vos_core.contract.MethodInfo",
             )
         found[info.name] = info
     return found

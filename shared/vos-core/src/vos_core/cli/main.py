@@ -37,15 +37,18 @@ class LazyGroup(click.Group):
         self.commands_table = commands_table or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the table's order."""
         return list(self.commands_table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, importing its module; None if there is none of that name."""
         if cmd_name not in self.commands_table:
             return None
         command: click.Command = importlib.import_module(self.commands_table[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table's one-line helps, which costs no import."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in self.commands_table.items()])
 

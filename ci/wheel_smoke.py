@@ -1,0 +1,98 @@
+"""Build each member's wheel, install it alone into a clean environment and run its command on a clip, outside the checkout.
+
+Usage: python ci/wheel_smoke.py shared/vos-core packages/stcn-ttt
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+# Console script and arguments that follow an object through the clip in `clip/`; untrained weights, since the point is that it runs.
+CLIP = ["--video", "clip/JPEGImages", "--mask", "clip/first.png"]
+SMOKE = {
+    "vos-core": ("vos", ["run", "--method", "flow", *CLIP, "--output", "out"]),
+    "stcn-ttt": ("stcn-ttt", ["infer", *CLIP, "--weights", "random", "--res", "96", "--output", "out"]),
+}
+FRAMES = 6
+
+
+def main(members: list[Path]) -> int:
+    """Return 0 if every member's wheel builds, installs alone and follows an object."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        built = {member.name: build(member, place / "dist") for member in members}
+        for name, wheel in built.items():
+            check_contents(wheel)
+            smoke(name, wheel, place)
+    print(f"{len(built)} passed, 0 failed")
+    return 0
+
+
+def build(member: Path, target: Path) -> Path:
+    """Return the wheel that `member` builds into `target`."""
+    before = set(target.glob("*.whl")) if target.exists() else set()
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(target)], cwd=member)
+    (wheel,) = set(target.glob("*.whl")) - before
+    return wheel
+
+
+def check_contents(wheel: Path) -> None:
+    """Fail unless the wheel is pure Python, typed and licensed."""
+    assert wheel.name.endswith("-py3-none-any.whl"), wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.endswith("py.typed") for name in names), f"{wheel.name} has no py.typed"
+    assert any(name.endswith("LICENSE") for name in names), f"{wheel.name} has no licence"
+    assert not any(part in name for name in names for part in ("tests/", ".npz", ".pth")), f"{wheel.name} ships test data"
+
+
+def smoke(name: str, wheel: Path, place: Path) -> None:
+    """Install `wheel` with nothing else of ours but vos-core, then run its command in an empty folder."""
+    environment, work = place / f"env-{name}", place / f"work-{name}"
+    work.mkdir()
+    run(["uv", "venv", "--quiet", "--python", sys.executable, str(environment)], cwd=work)
+    scripts = environment / ("Scripts" if os.name == "nt" else "bin")
+    python = scripts / "python"
+    run(["uv", "pip", "install", "--quiet", "--python", str(python), "--find-links", str(wheel.parent), str(wheel)], cwd=work)
+    run(
+        [
+            str(scripts / "vos"),
+            "data",
+            "synth",
+            "synth",
+            "--layout",
+            "davis",
+            "--clips",
+            "1",
+            "--frames",
+            str(FRAMES),
+            "--size",
+            "96x128",
+        ],
+        cwd=work,
+    )
+    (images,) = (work / "synth/JPEGImages/480p").iterdir()
+    (masks,) = (work / "synth/Annotations/480p").iterdir()
+    (work / "clip").mkdir()
+    images.rename(work / "clip/JPEGImages")
+    sorted(masks.iterdir())[0].rename(work / "clip/first.png")
+    command, arguments = SMOKE[name]
+    run([str(scripts / command), "--help"], cwd=work)
+    run([str(scripts / command), *arguments], cwd=work)
+    written = list((work / "out").rglob("*.png"))
+    assert len(written) == FRAMES, f"{name}: {len(written)} masks for {FRAMES} frames"
+    print(f"{name}: wheel {wheel.name} works alone")
+
+
+def run(command: list[str], *, cwd: Path) -> None:
+    """Run `command`, echoing it; fail when it fails."""
+    print("$", " ".join(command), flush=True)
+    subprocess.run(command, cwd=cwd, check=True, env={**os.environ, "PYTHONPATH": ""})
+
+
+if __name__ == "__main__":
+    sys.exit(main([Path(argument) for argument in sys.argv[1:]]))
