@@ -12,7 +12,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# Console script and arguments that follow an object through the clip in `clip/`; untrained weights, since the point is that it runs.
+# Console script and arguments that follow an object through `clip/`; untrained weights, since the point is that it runs.
 CLIP = ["--video", "clip/JPEGImages", "--mask", "clip/first.png"]
 SMOKE = {
     "vos-core": ("vos", ["run", "--method", "flow", *CLIP, "--output", "out"]),
