@@ -7,11 +7,6 @@ from vos_core.contract import MethodInfo, discover, get_method
 from vos_core.errors import UsageError
 
 
-def announce(monkeypatch: pytest.MonkeyPatch, *values: str) -> None:
-    points = [EntryPoint(f"m{i}", value, contract.ENTRY_POINT_GROUP) for i, value in enumerate(values)]
-    monkeypatch.setattr(contract, "entry_points", lambda group: points)
-
-
 def test_installed_methods_are_found_by_name() -> None:
     methods = discover()
     assert {"copy", "flow"} <= set(methods)
@@ -24,10 +19,22 @@ def test_an_unknown_method_lists_the_known_ones() -> None:
         get_method("no-such-method")
 
 
-def test_a_broken_or_foreign_entry_point_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    announce(monkeypatch, "vos_core.no_such_module:METHOD")
-    with pytest.raises(UsageError, match="m0"):
-        discover()
-    announce(monkeypatch, "vos_core.errors:VosError")
-    with pytest.raises(UsageError, match="MethodInfo"):
-        discover()
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("vos_core.no_such_module:METHOD", "cannot be imported"),
+        ("vos_core.errors:Absent", "cannot be imported"),
+        ("vos_core.errors:VosError", "MethodInfo"),
+        ("vos_core.baseline.copy:METHOD", "called 'copy'"),
+    ],
+)
+def test_a_broken_method_is_named_and_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch, value: str, words: str) -> None:
+    points = [
+        EntryPoint(n, v, contract.ENTRY_POINT_GROUP) for n, v in (("broken", value), ("flow", "vos_core.baseline.flow:METHOD"))
+    ]
+    monkeypatch.setattr(contract, "entry_points", lambda group: points)
+    with pytest.raises(UsageError, match=words):
+        get_method("broken")
+    with pytest.warns(UserWarning, match="broken"):
+        assert list(discover()) == ["flow"]
+    assert get_method("flow").name == "flow"

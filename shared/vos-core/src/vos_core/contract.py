@@ -5,9 +5,10 @@ A method package announces a `MethodInfo` through an entry point in the group `v
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -126,26 +127,13 @@ class MethodInfo:
 
 
 def discover() -> dict[str, MethodInfo]:
-    """Return every installed method by name, in name order.
-
-    Raises:
-        UsageError: an installed entry point cannot be imported or is not a `MethodInfo`.
-    """
+    """Return every installed method that loads, by name, in name order; one that does not is left out with a warning."""
     found: dict[str, MethodInfo] = {}
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda p: p.name):
+    for point in _entry_points():
         try:
-            info = point.load()
-        except ImportError as error:
-            raise UsageError(
-                f"method '{point.name}' ({point.value}) is installed but cannot be imported: {error}",
-                fix="Reinstall its package or remove it with pip uninstall",
-            ) from error
-        if not isinstance(info, MethodInfo):
-            raise UsageError(
-                f"entry point '{point.name}' ({point.value}) is a {type(info).__name__}",
-                expected="a vos_core.contract.MethodInfo",
-            )
-        found[info.name] = info
+            found[point.name] = _load(point)
+        except UsageError as error:
+            warnings.warn(str(error), stacklevel=2)
     return found
 
 
@@ -153,13 +141,34 @@ def get_method(name: str) -> MethodInfo:
     """Return the installed method called `name`.
 
     Raises:
-        UsageError: no such method; the message lists those installed.
+        UsageError: no such method (the message lists those installed), or its entry point is broken.
     """
-    methods = discover()
-    if name not in methods:
+    points = {point.name: point for point in _entry_points()}
+    if name not in points:
         raise UsageError(
             f"no method '{name}' is installed",
-            expected=f"one of: {', '.join(methods)}",
+            expected=f"one of: {', '.join(points)}",
             fix=f"Install its package, for example: pip install {name}",
         )
-    return methods[name]
+    return _load(points[name])
+
+
+def _entry_points() -> list[EntryPoint]:
+    return sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
+
+
+def _load(point: EntryPoint) -> MethodInfo:
+    try:
+        info = point.load()
+    except (ImportError, AttributeError) as error:
+        raise UsageError(
+            f"method '{point.name}' ({point.value}) is installed but cannot be imported: {error}",
+            fix="Reinstall its package or remove it with pip uninstall",
+        ) from error
+    if not isinstance(info, MethodInfo):
+        raise UsageError(
+            f"entry point '{point.name}' ({point.value}) is a {type(info).__name__}", expected="a vos_core.contract.MethodInfo"
+        )
+    if info.name != point.name:
+        raise UsageError(f"entry point '{point.name}' ({point.value}) holds a method called '{info.name}'", expected="one name")
+    return info
