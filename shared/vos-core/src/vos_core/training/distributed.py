@@ -1,0 +1,95 @@
+"""Ranks as torchrun starts them; everything works unchanged in one process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from vos_core.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Place of this process: `rank` of `world`, `local` on its node, and the device it trains on."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def main(self) -> bool:
+        """Whether this process logs and saves."""
+        return self.rank == 0
+
+    def wrap(self, model: nn.Module, *, find_unused: bool = False) -> nn.Module:
+        """Return `model` for the forward pass: itself alone, else in DistributedDataParallel without buffer broadcasts.
+
+        Batch norm statistics are not averaged over ranks: the recipes here keep them frozen or per rank, as their papers do.
+        """
+        if self.world == 1:
+            return model
+        devices = [self.device.index] if self.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(
+            model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=find_unused
+        )
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Return each value averaged over ranks; every rank must call with the same keys."""
+        if self.world == 1 or not values:
+            return dict(values)
+        stacked = torch.tensor([values[key] for key in sorted(values)], dtype=torch.float64, device=_reduce_device(self))
+        torch.distributed.all_reduce(stacked)
+        return dict(zip(sorted(values), (stacked / self.world).tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` holds on any rank."""
+        return self.mean({"flag": float(flag)})["flag"] > 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world > 1:
+            torch.distributed.barrier()
+
+
+@contextmanager
+def ranks_from_environment(device: str = "cpu") -> Iterator[Ranks]:
+    """Yield this process's `Ranks` from torchrun's RANK, WORLD_SIZE and LOCAL_RANK; leave the process group at the end.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:i`; with several ranks on `cuda`, rank i of a node takes its GPU i.
+
+    Raises:
+        UsageError: half of torchrun's variables are set, or there are fewer GPUs than local ranks.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    values = [os.environ.get(name) for name in names]
+    if all(value is None for value in values):
+        yield Ranks(device=torch.device(device))
+        return
+    missing = [name for name, value in zip(names, values, strict=True) if value is None]
+    if missing:
+        raise UsageError(
+            f"{', '.join(missing)} not set", expected="all of torchrun's variables or none", fix="Start with torchrun"
+        )
+    rank, world, local = (int(value) for value in values if value is not None)
+    cuda = torch.device(device).type == "cuda"
+    if cuda and local >= torch.cuda.device_count():
+        raise UsageError(f"local rank {local} has no GPU ({torch.cuda.device_count()} present)", fix="Lower --nproc-per-node")
+    place = torch.device("cuda", local) if cuda else torch.device(device)
+    if cuda:
+        torch.cuda.set_device(place)
+    torch.distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world)
+    try:
+        yield Ranks(rank=rank, world=world, local=local, device=place)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _reduce_device(ranks: Ranks) -> torch.device:
+    return ranks.device if ranks.device.type == "cuda" else torch.device("cpu")
