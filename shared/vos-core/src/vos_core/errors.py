@@ -71,3 +71,9 @@ class WeightsError(VosError):
 
 class OutputError(VosError):
     """A result that cannot be written (read-only folder, full disk)."""
+
+
+class InterruptError(VosError):
+    """Work stopped by Ctrl-C or SIGTERM; what was finished is kept."""
+
+    exit_code = 130  # 128 + SIGINT, as shells expect

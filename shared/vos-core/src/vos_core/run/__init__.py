@@ -1,1 +1,1 @@
-"""Inference: the streaming session, its sinks, resuming, workers."""
+"""The streaming runtime: frames in, masks out, bounded memory, resumable."""

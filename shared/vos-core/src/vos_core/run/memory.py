@@ -1,0 +1,55 @@
+"""Peak memory of one stretch of work: device memory on CUDA, resident memory of the process elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_CLEAR_REFS = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+_RESET_PEAK = "5"  # proc(5): resets VmHWM to the current resident size
+
+
+class MemoryMeter:
+    """Measures the peak since its construction.
+
+    Args:
+        device: torch device string; `cuda` counts bytes that torch allocated there, others the resident size of this process.
+
+    Where the operating system cannot reset its peak (not Linux), the peak of the whole process so far is given.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        if device.startswith("cuda"):
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            try:
+                _CLEAR_REFS.write_text(_RESET_PEAK)
+            except OSError:
+                pass  # the peak is then that of the whole process, as documented
+
+    def peak_bytes(self) -> int:
+        """Return the peak in bytes; 0 where the platform tells nothing."""
+        if self.device.startswith("cuda"):
+            import torch
+
+            return int(torch.cuda.max_memory_allocated(self.device))
+        return _peak_resident_bytes()
+
+
+def _peak_resident_bytes() -> int:
+    try:
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

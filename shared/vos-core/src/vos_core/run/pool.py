@@ -1,0 +1,238 @@
+"""Runs clips of a job: in this process, on N local processes, on torchrun ranks, or on Ray actors."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+from vos_core.errors import UsageError, VosError
+from vos_core.extras import require
+from vos_core.run.shards import clip_cost, plan
+from vos_core.run.worker import ClipOutcome, Job, Worker
+from vos_core.types import Clip, ClipRecord
+
+Scheduler = Literal["local", "ray"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What happened: a clip `began`, is at frame `done` of `total`, or `ended` with `record`."""
+
+    clip: str
+    kind: Literal["began", "frame", "ended"]
+    done: int = 0
+    total: int = 0
+    record: ClipRecord | None = None
+
+
+OnProgress = Callable[[Progress], None]
+OnOutcome = Callable[[Clip, ClipOutcome], None]
+OnBegin = Callable[[Clip], None]
+
+
+def torchrun_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
+    """Return (rank, world size) as torchrun sets them; (0, 1) outside of it.
+
+    Raises:
+        UsageError: only one of them is set, or they do not fit.
+    """
+    rank, world = environment.get("RANK"), environment.get("WORLD_SIZE")
+    if rank is None and world is None:
+        return 0, 1
+    try:
+        found = int(rank or ""), int(world or "")
+    except ValueError:
+        found = (-1, -1)
+    if not 0 <= found[0] < found[1]:
+        raise UsageError(f"RANK={rank} and WORLD_SIZE={world} do not fit", expected="both as torchrun sets them, or none")
+    return found
+
+
+def rank_share(clips: Sequence[Clip], rank: int, world: int) -> list[Clip]:
+    """Return the clips of one rank: the same plan on every rank, longest first."""
+    return [clips[index] for index in plan([clip_cost(clip) for clip in clips], world)[rank]]
+
+
+def worker_device(device: str, worker: int) -> str:
+    """Return the device of one of several workers: `cuda:0` is dealt out over all CUDA devices, any other is kept."""
+    if device != "cuda:0":
+        return device
+    import torch
+
+    return f"cuda:{worker % torch.cuda.device_count()}"
+
+
+def run_here(job: Job, clips: Sequence[Clip], *, begin: OnBegin, outcome: OnOutcome, progress: OnProgress) -> None:
+    """Run `clips` one after the other in this process."""
+    worker = Worker(job)
+    for clip in clips:
+        begin(clip)
+        progress(Progress(clip.name, "began"))
+        found = worker.run(clip, lambda done, total, name=clip.name: progress(Progress(name, "frame", done, total)))  # type: ignore[misc]
+        outcome(clip, found)
+        progress(Progress(clip.name, "ended", record=found.record))
+
+
+def run_processes(
+    job: Job, clips: Sequence[Clip], *, processes: int, begin: OnBegin, outcome: OnOutcome, progress: OnProgress
+) -> None:
+    """Run `clips` on local processes, longest first; a process that dies fails its clip and is replaced.
+
+    Raises:
+        VosError: the method cannot be built in a worker.
+    """
+    context = multiprocessing.get_context("spawn")  # forked CUDA and OpenCV threads do not work
+    waiting = sorted(clips, key=clip_cost)  # taken from the end
+    busy: dict[Any, tuple[Any, Clip | None, int]] = {}
+
+    def start(index: int) -> None:
+        mine, theirs = context.Pipe()
+        own = replace(job, request=replace(job.request, device=worker_device(job.request.device, index)))
+        process = context.Process(target=_serve, args=(own, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        busy[mine] = (process, None, index)
+
+    def feed(pipe: Connection) -> None:
+        process, _, index = busy[pipe]
+        if waiting:
+            clip = waiting.pop()
+            begin(clip)
+            progress(Progress(clip.name, "began"))
+            pipe.send(clip)
+            busy[pipe] = (process, clip, index)
+        else:
+            pipe.send(None)
+            process.join()
+            pipe.close()
+            del busy[pipe]
+
+    try:
+        for index in range(min(processes, len(clips))):
+            start(index)
+        while busy:
+            for pipe in wait(list(busy)):
+                assert isinstance(pipe, Connection)
+                process, clip, index = busy[pipe]
+                try:
+                    message = pipe.recv()
+                except (EOFError, ConnectionError):
+                    process.join()
+                    pipe.close()
+                    del busy[pipe]
+                    if clip is None:
+                        raise VosError(
+                            f"a worker process died with exit code {process.exitcode} while it built the method"
+                        ) from None
+                    record = ClipRecord(name=clip.name, status="failed", error=_death(process.exitcode))
+                    outcome(clip, ClipOutcome(record))
+                    progress(Progress(clip.name, "ended", record=record))
+                    if waiting:
+                        start(index)
+                    continue
+                if isinstance(message, VosError):
+                    raise message
+                if isinstance(message, ClipOutcome):
+                    assert clip is not None
+                    outcome(clip, message)
+                    progress(Progress(clip.name, "ended", record=message.record))
+                    feed(pipe)
+                elif message == "ready":
+                    feed(pipe)
+                else:
+                    assert clip is not None
+                    progress(Progress(clip.name, "frame", *message))
+    finally:
+        for pipe, (process, _, _) in busy.items():
+            process.terminate()
+            process.join(10)
+            if process.is_alive():
+                process.kill()
+            pipe.close()
+
+
+def _death(code: int | None) -> str:
+    hint = " (killed, perhaps for want of memory; use fewer --processes)" if code == -signal.SIGKILL else ""
+    return f"its worker process died with exit code {code}{hint}"
+
+
+def _serve(job: Job, pipe: Connection) -> None:
+    """Serve clips from `pipe` in a worker process until None comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    with interruptible():
+        try:
+            worker = Worker(job)
+        except VosError as error:
+            pipe.send(error)
+            return
+        pipe.send("ready")
+        try:
+            while (clip := pipe.recv()) is not None:
+                pipe.send(worker.run(clip, lambda done, total: pipe.send((done, total))))
+        except (KeyboardInterrupt, EOFError, BrokenPipeError):
+            return  # the parent stops us or is gone
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block SIGTERM ends work like Ctrl-C does, so that half-written files are tidied up."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: signals are not ours to handle
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_ray(job: Job, clips: Sequence[Clip], *, processes: int, begin: OnBegin, outcome: OnOutcome, progress: OnProgress) -> None:
+    """Run `clips` on `processes` Ray actors, longest first; each actor takes one GPU if the job's device is CUDA.
+
+    Raises:
+        MissingExtraError: Ray is not installed.
+        VosError: the method cannot be built in an actor.
+    """
+    ray = require("ray", extra="scale", purpose="run clips on Ray actors")
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    on_gpu = job.request.device.startswith("cuda")
+    own = replace(job, request=replace(job.request, device="cuda:0")) if on_gpu else job  # Ray shows each actor its GPU only
+    actor = ray.remote(num_gpus=1 if on_gpu else 0, num_cpus=job.threads or 1)(Worker)
+    waiting = sorted(clips, key=clip_cost)
+    idle = [actor.remote(own) for _ in range(min(processes, len(clips)))]
+    running: dict[Any, tuple[Any, Clip]] = {}
+    try:
+        while waiting or running:
+            while waiting and idle:
+                worker, clip = idle.pop(), waiting.pop()
+                begin(clip)
+                progress(Progress(clip.name, "began"))
+                running[worker.run.remote(clip)] = (worker, clip)
+            for reference in ray.wait(list(running))[0]:
+                worker, clip = running.pop(reference)
+                try:
+                    found = ray.get(reference)
+                except ray.exceptions.RayActorError as error:
+                    cause = getattr(error, "cause", None)
+                    if isinstance(cause, VosError):
+                        raise cause from error
+                    found = ClipOutcome(ClipRecord(name=clip.name, status="failed", error=f"its Ray actor died: {error}"))
+                    worker = actor.remote(own)
+                outcome(clip, found)
+                progress(Progress(clip.name, "ended", record=found.record))
+                idle.append(worker)
+    finally:
+        for worker in [*idle, *(worker for worker, _ in running.values())]:
+            ray.kill(worker)

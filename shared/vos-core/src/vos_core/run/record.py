@@ -1,0 +1,106 @@
+"""`run.json`: what a run did and cost, written and read as a `RunRecord`; and the description of the machine in it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Any
+
+from vos_core.contract import MethodInfo
+from vos_core.errors import OutputError
+from vos_core.io.atomic import write_json
+from vos_core.types import ClipRecord, RunRecord
+
+RUN_FILE = "run.json"
+_PACKAGES = ("vos-core", "torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "av")
+
+
+def write_run(record: RunRecord, path: Path, *, resume: Mapping[str, Any] | None = None) -> None:
+    """Write `record` to `path` atomically; `resume` is what a repeated run needs to go on."""
+    write_json(path, {"format": 1, **asdict(record), "resume": dict(resume or {})})
+
+
+def read_run(path: Path) -> RunRecord:
+    """Return the record in a `run.json` file, or in the folder that holds one.
+
+    Raises:
+        OutputError: the file is absent, torn or holds something else.
+    """
+    data = read_run_data(path)
+    try:
+        known = {field.name for field in fields(RunRecord)} & data.keys()
+        values = {name: data[name] for name in known}
+        values["clips"] = tuple(clip_from_json(item) for item in data["clips"])
+        return RunRecord(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise OutputError(f"{path} is not a run record ({error})", fix="Run the method again") from error
+
+
+def read_run_data(path: Path) -> dict[str, Any]:
+    """Return the JSON object in `path` (a `run.json` file or its folder); raises `OutputError`."""
+    path = path / RUN_FILE if path.is_dir() else path
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OutputError(
+            f"run record {path} cannot be read ({error.strerror})", fix="Give the --output folder of a run"
+        ) from error
+    except ValueError as error:
+        raise OutputError(f"run record {path} is not valid JSON: {error}", fix="Run again with --overwrite") from error
+    if not isinstance(data, dict):
+        raise OutputError(f"run record {path} holds a {type(data).__name__}", expected="a JSON object")
+    return data
+
+
+def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
+    """Return the clip record that `asdict` and JSON made `item` from."""
+    known = {field.name for field in fields(ClipRecord)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in item.items() if name in known}
+    return ClipRecord(**values)
+
+
+def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu") -> dict[str, Any]:
+    """Return versions and machine for a run record: nothing that names a user, a path or a repository."""
+    versions = {name: _version(name) for name in _PACKAGES}
+    if method is not None:
+        root = method.build.__module__.partition(".")[0]
+        for name in packages_distributions().get(root, ()):
+            versions[name] = _version(name)
+    found = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "device": device,
+        "memory_measured": "allocated on the device" if device.startswith("cuda") else "resident in the process",
+        "versions": {name: value for name, value in versions.items() if value is not None},
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        found["gpu"] = torch.cuda.get_device_name(device)
+        found["cuda"] = torch.version.cuda
+    return found
+
+
+def cpu_name() -> str:
+    """Return the processor's name, or its architecture where the system tells no name."""
+    if sys.platform == "linux":
+        try:
+            for line in Path("/proc/cpuinfo").read_text().splitlines():
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+        except OSError:
+            pass
+    return platform.processor() or platform.machine()
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
