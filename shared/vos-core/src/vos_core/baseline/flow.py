@@ -1,0 +1,120 @@
+"""`flow`: dense inverse search optical flow carries each object's soft mask from frame to frame. No weights, no learning.
+
+Flow: T. Kroeger, R. Timofte, D. Dai, L. Van Gool, "Fast Optical Flow using Dense Inverse Search", ECCV 2016, as in OpenCV.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from vos_core.baseline.copy import checked_mask, require_known
+from vos_core.config import Config, build_config
+from vos_core.contract import BuildRequest, MethodInfo
+from vos_core.errors import UsageError
+from vos_core.types import Frame, FrameResult, Prompt
+
+_PRESETS = {
+    "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+    "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+    "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+}
+
+
+class FlowConfig(Config):
+    """Options of the `flow` method."""
+
+    preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="effort of the flow: ultrafast, fast or medium")
+    sharpen: float = Field(
+        1.0, ge=1.0, le=10.0, description="exponent on the odds after each warp; 1 keeps masks as soft as warping makes them"
+    )
+
+
+class FlowSegmenter:
+    """Warps the masks of frame t-1 to frame t along the flow from t back to t-1; one flow serves all objects.
+
+    State is constant: the last grey frame and one float32 plane per object. CPU and float32 whatever the run's precision.
+    """
+
+    def __init__(self, config: FlowConfig, *, probabilities: bool = False) -> None:
+        self.config = config
+        self._probabilities = probabilities
+        self._flow = cv2.DISOpticalFlow.create(_PRESETS[config.preset])
+        self._ids: list[int] = []
+        self._soft: npt.NDArray[np.float32] | None = None  # (N, H, W), 0-1; background is what is left
+        self._grey: npt.NDArray[np.uint8] | None = None
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> FrameResult:
+        """Return the warped masks for `frame`, with those of `prompts` painted over them."""
+        grey = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
+        if self._grey is None:
+            if not prompts:
+                raise UsageError(f"frame {frame.name} is the first and brings no mask", fix="Give a mask with the first step")
+            self._soft = np.zeros((0, *grey.shape), np.float32)
+        else:
+            self._warp(grey)
+        self._grey = grey
+        for prompt in prompts:
+            self._paint(prompt.object_id, checked_mask(prompt, frame))
+        return self._result()
+
+    def _warp(self, grey: npt.NDArray[np.uint8]) -> None:
+        assert self._grey is not None
+        assert self._soft is not None
+        if grey.shape != self._grey.shape:
+            raise UsageError(f"a frame of {grey.shape} after frames of {self._grey.shape}", expected="frames of one size")
+        back = self._flow.calc(grey, self._grey, None)  # where each pixel of this frame came from
+        height, width = grey.shape
+        x = back[..., 0] + np.arange(width, dtype=np.float32)
+        y = back[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+        for plane in self._soft:
+            plane[:] = cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+    def _paint(self, object_id: int, mask: npt.NDArray[np.bool_]) -> None:
+        assert self._soft is not None
+        if object_id not in self._ids:
+            self._ids.append(object_id)
+            self._soft = np.concatenate([self._soft, np.zeros((1, *mask.shape), np.float32)])
+        self._soft[:, mask] = 0
+        self._soft[self._ids.index(object_id)] = mask
+
+    def _result(self) -> FrameResult:
+        assert self._soft is not None
+        probs = np.concatenate([np.clip(1 - self._soft.sum(0, keepdims=True), 0, 1), self._soft])
+        kind = np.uint8 if max(self._ids, default=0) < 256 else np.uint16
+        labels = np.asarray([0, *self._ids], dtype=kind)[probs.argmax(0)]
+        return FrameResult(labels=labels, ids=tuple(self._ids), probs=probs if self._probabilities else None)
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget these objects; their pixels become background."""
+        gone = list(ids)
+        require_known(gone, self._ids)
+        assert self._soft is not None
+        self._soft = np.ascontiguousarray(self._soft[[index for index, known in enumerate(self._ids) if known not in gone]])
+        self._ids = [known for known in self._ids if known not in gone]
+
+    def reset(self) -> None:
+        """Forget the clip."""
+        self._ids, self._soft, self._grey = [], None, None
+
+    def state_bytes(self) -> int:
+        """Return the bytes of the soft masks and the last frame."""
+        return sum(array.nbytes for array in (self._soft, self._grey) if array is not None)
+
+
+def build(request: BuildRequest) -> FlowSegmenter:
+    """Return the segmenter for `request.options`; it has no weights."""
+    return FlowSegmenter(build_config(FlowConfig, request.options), probabilities=request.probabilities)
+
+
+METHOD = MethodInfo(
+    name="flow",
+    summary="Warp masks along DIS optical flow: what motion alone achieves (CPU, no weights).",
+    build=build,
+    options={name: field.description or "" for name, field in FlowConfig.model_fields.items()},
+)
