@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 
@@ -26,10 +27,8 @@ class MemoryMeter:
 
             torch.cuda.reset_peak_memory_stats(device)
         else:
-            try:
+            with contextlib.suppress(OSError):  # the peak is then that of the whole process, as documented
                 _CLEAR_REFS.write_text(_RESET_PEAK)
-            except OSError:
-                pass  # the peak is then that of the whole process, as documented
 
     def peak_bytes(self) -> int:
         """Return the peak in bytes; 0 where the platform tells nothing."""

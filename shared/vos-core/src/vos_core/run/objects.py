@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from vos_core.contract import AdaptiveSegmenter, FrameReader, Segmenter
 from vos_core.errors import UsageError, VosError
-from vos_core.ops.aggregate import merge_groups
 from vos_core.types import Frame, FrameResult, Prompt
 
 
@@ -58,9 +57,8 @@ class ObjectSlots:
         for object_id in ids:
             group = self.group_of(object_id)
             if group is None:
-                group = next(
-                    (i for i, g in enumerate(self._groups) if self.limit is None or len(g) < self.limit), len(self._groups)
-                )
+                free = (i for i, members in enumerate(self._groups) if self.limit is None or len(members) < self.limit)
+                group = next(free, len(self._groups))
                 if group == len(self._groups):
                     self._groups.append([])
                 self._groups[group].append(object_id)
@@ -213,5 +211,9 @@ def _merge(results: Sequence[FrameResult], frame: Frame) -> FrameResult:
     if len(groups) != len(results):
         raise VosError(f"the method gave no probabilities for frame {frame.name}, so its groups of objects cannot be merged")
     ids = tuple(object_id for result in results for object_id in result.ids)
-    probs = merge_groups(groups)
+    import torch
+
+    from vos_core.ops.aggregate import merge_groups
+
+    probs = torch.softmax(merge_groups([torch.from_numpy(group) for group in groups]), 0).numpy()
     return FrameResult(labels=labels_of(probs, ids), ids=ids, probs=probs)

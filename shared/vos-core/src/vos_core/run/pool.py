@@ -127,9 +127,7 @@ def run_processes(
                     pipe.close()
                     del busy[pipe]
                     if clip is None:
-                        raise VosError(
-                            f"a worker process died with exit code {process.exitcode} while it built the method"
-                        ) from None
+                        raise VosError(f"a worker died with exit code {process.exitcode} while it built the method") from None
                     record = ClipRecord(name=clip.name, status="failed", error=_death(process.exitcode))
                     outcome(clip, ClipOutcome(record))
                     progress(Progress(clip.name, "ended", record=record))

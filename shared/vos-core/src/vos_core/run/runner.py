@@ -52,7 +52,7 @@ def run_method(
     palette: PaletteChoice = "davis",
     on_progress: OnProgress | None = None,
 ) -> RunRecord:
-    """Return what running `method` over `clips` cost; masks go to `<output>/<clip>/<frame>.png`, the record to `<output>/run.json`.
+    """Return what running `method` over `clips` cost; with masks in `<output>/<clip>/<frame>.png`, the record in `run.json`.
 
     A failing clip is recorded and the others go on. A clip that is done (same settings, same input, masks still there) is not run
     again; an unfinished one begins anew and yields the same bytes. Under torchrun each rank runs its share of the clips.

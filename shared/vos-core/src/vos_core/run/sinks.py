@@ -112,7 +112,7 @@ class MaskSink:
 
 
 class SoftSink:
-    """Writes `<folder>/<frame name>.npz`: `probs` uint8 `(N + 1, H, W)` (0-255, background first) and `ids` `(N,)`, to merge runs.
+    """Writes `<folder>/<frame name>.npz` to merge runs: `probs` uint8 `(N + 1, H, W)`, 0-255, background first, and `ids` `(N,)`.
 
     Args:
         folder: the clip's folder for soft results.
