@@ -1,6 +1,8 @@
 """Checkpoints: a registry of names, downloads that resume and are verified, safe loading, strict matching, conversion."""
 
-from vos_core.weights.cache import cache_folder
+from vos_core.weights.cache import cache_folder, sha256_of
+from vos_core.weights.convert import convert, save_state
+from vos_core.weights.load import find_state, load_state, read_checkpoint, read_metadata
 from vos_core.weights.manifest import (
     Manifest,
     ManifestDiff,
@@ -10,7 +12,8 @@ from vos_core.weights.manifest import (
     manifest_of,
     read_manifest,
 )
-from vos_core.weights.registry import ResolvedWeights, WeightsEntry, entries, get, register, resolve
+from vos_core.weights.registry import ResolvedWeights, WeightsEntry, entries, get, register, resolve, resolve_entry
+from vos_core.weights.strict import fitting_entries, load_strict
 
 __all__ = [
     "Manifest",
@@ -20,11 +23,21 @@ __all__ = [
     "WeightsEntry",
     "cache_folder",
     "check_manifest",
+    "convert",
     "entries",
+    "find_state",
+    "fitting_entries",
     "get",
+    "load_state",
+    "load_strict",
     "manifest_diff",
     "manifest_of",
+    "read_checkpoint",
     "read_manifest",
+    "read_metadata",
     "register",
     "resolve",
+    "resolve_entry",
+    "save_state",
+    "sha256_of",
 ]

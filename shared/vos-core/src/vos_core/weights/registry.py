@@ -123,7 +123,7 @@ def get(name: str, *, method: str | None = None) -> WeightsEntry:
 
 
 def resolve(
-    name_or_path: str | Path, *, method: str | None = None, download: bool = True, force: bool = False, progress: bool = True
+    name_or_path: str | Path, *, method: str | None = None, download: bool = True, progress: bool = True
 ) -> ResolvedWeights:
     """Return the checkpoint file for a path or a registered name, downloading it if need be.
 
@@ -134,7 +134,6 @@ def resolve(
         name_or_path: a file, or a name in the registry.
         method: accept only names of this method.
         download: fetch a file that is not in the cache; False = fail instead.
-        force: fetch it although it is there, and accept that it changed since its first download.
         progress: show a bar on stderr.
 
     Raises:
@@ -145,7 +144,21 @@ def resolve(
         return ResolvedWeights(path, None, sha256_of(path))
     if path.is_dir() and str(name_or_path) not in _ENTRIES:
         raise WeightsError(f"weights {path} are a folder", expected="a checkpoint file or a registered name")
-    entry = get(str(name_or_path), method=method)
+    return resolve_entry(get(str(name_or_path), method=method), download=download, progress=progress)
+
+
+def resolve_entry(entry: WeightsEntry, *, download: bool = True, force: bool = False, progress: bool = True) -> ResolvedWeights:
+    """Return the verified file of an entry, downloading it if need be.
+
+    Args:
+        entry: what to find.
+        download: fetch a file that is not in the cache; False = fail instead.
+        force: fetch it although it is there, and accept that it changed since its first download.
+        progress: show a bar on stderr.
+
+    Raises:
+        WeightsError: as for `resolve`.
+    """
     target = entry.cached_path
     if not force and target.is_file() and read_lock(entry.key):  # works in a read-only cache, too
         return ResolvedWeights(target, entry.name, _verified(entry, target, force=False))
