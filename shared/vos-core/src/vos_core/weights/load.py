@@ -109,10 +109,10 @@ def _torch_load(path: Path, *, mmap: bool) -> Any:
     import numpy as np
     import torch
 
-    scalar = np.float64(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     kinds = {type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float16", "float32", "float64")}
     # Written by NumPy 1 and 2 under two module names.
-    names = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    names: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
     with torch.serialization.safe_globals([argparse.Namespace, np.dtype, *kinds, *names]):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
@@ -147,8 +147,8 @@ def _explained(path: Path, start: bytes, error: Exception) -> WeightsError:
         )
     if "Weights only load failed" in text and (named := re.search(r"GLOBAL ([\w.]+)|[Uu]nsupported class ([\w.]+)", text)):
         return WeightsError(
-            f"weights file {path} holds code or objects ({named[1] or named[2]}), which are not loaded because they could run anything",
-            expected="tensors and plain values",
+            f"weights file {path} holds code or objects ({named[1] or named[2]}), which could run anything",
+            expected="tensors and plain values only",
             fix="Get it from its authors as a state dict or safetensors file",
         )
     first_line = next(iter(text.splitlines()), "")[:200]
