@@ -1,0 +1,54 @@
+"""How STCN runs: what it remembers, how far it looks and at which size. Values are the published ones unless changed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from vos_core.config import Config
+
+
+class SegmenterConfig(Config):
+    """Options of the streaming segmenter; the names are those of the original evaluation."""
+
+    top: int = Field(20, ge=1, description="memory nodes per query that share the soft-max; fewer nodes than this are all used")
+    mem_every: int = Field(5, ge=1, description="frames between two memory frames; the authors use 3 on DAVIS test-dev")
+    include_last: bool = Field(False, description="also match against the previous frame, kept in one temporary slot")
+    res: int = Field(480, description="shorter side in pixels that frames are resized to; -1 keeps their size")
+    antialias: bool = Field(
+        False, description="antialias the resize to `res`; the published numbers were made without, where older torchvision had none"
+    )
+    memory: Literal["fifo", "unbounded"] = Field(
+        "fifo",
+        description="fifo: beyond `memory_frames` the oldest frame without a prompt leaves, so the first one always stays; unbounded: keep all",
+    )
+    memory_frames: int = Field(
+        64, ge=2, description="memory frames kept by `fifo`; 64 frames every 5 are 320 frames, so no DAVIS or YouTube-VOS clip loses any"
+    )
+    scales: tuple[int, ...] = Field((), description="test-time augmentation: shorter sides to run and average, for example [480, 600]")
+    flip: bool = Field(False, description="test-time augmentation: also run the mirrored clip and average")
+    kernel: bool | None = Field(
+        None, description="kernelised readout (sigma 7 cells); unset = at sizes of 600 and more under `scales`, as published"
+    )
+
+    @field_validator("res")
+    @classmethod
+    def _side(cls, value: int) -> int:
+        if value != -1 and value < 16:
+            raise ValueError("must be -1 (keep the size) or at least 16 pixels")
+        return value
+
+    @field_validator("scales", mode="before")
+    @classmethod
+    def _sides(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [part for part in value.split(",") if part.strip()]
+        return (value,) if isinstance(value, int) else value
+
+    @field_validator("scales")
+    @classmethod
+    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(side < 16 for side in value) or len(set(value)) != len(value):
+            raise ValueError("must be different sides of at least 16 pixels")
+        return value

@@ -1,0 +1,81 @@
+"""The pre-activation residual block and the way it shares work between the objects of a frame."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class SharedPart(NamedTuple):
+    """What one frame contributes to a `ResBlock` on concatenated input, for all of its objects: `(B, out, h, w)` each."""
+
+    conv1: Tensor
+    downsample: Tensor
+
+
+class ResBlock(nn.Module):
+    """`x + conv2(relu(conv1(relu(x))))` without norms; where widths differ, `x` passes a 3x3 `downsample` without activation first.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.downsample = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.conv2(torch.relu_(self.conv1(torch.relu(x)))).add_(shortcut)
+
+
+class SharingResBlock(nn.Module):
+    """A `ResBlock` on `[own, shared]`, where `own` differs between the objects of a frame and `shared` does not.
+
+    A convolution over concatenated channels is the sum of one over each part and the rectifier is elementwise, so the shared part is computed once
+    per frame: equal in exact arithmetic, another order of summation in floating point.
+
+    Args:
+        own_channels: channels of each object's part; the first of the concatenation.
+        shared_channels: channels of the frame's part.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.own_channels = own_channels
+        self.conv1 = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.downsample = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)
+
+    def share(self, shared: Tensor) -> SharedPart:
+        """Return the frame's part for `forward`; biases are in here.
+
+        Args:
+            shared: `(B, shared_channels, h, w)`.
+        """
+        return SharedPart(
+            F.conv2d(torch.relu(shared), self.conv1.weight[:, self.own_channels :], self.conv1.bias, padding=1),
+            F.conv2d(shared, self.downsample.weight[:, self.own_channels :], self.downsample.bias, padding=1),
+        )
+
+    def forward(self, own: Tensor, part: SharedPart) -> Tensor:
+        """Return `(B * N, out, h, w)` of `own` `(B * N, own_channels, h, w)` and the frame's part `(B, ...)`."""
+        inner = F.conv2d(torch.relu(own), self.conv1.weight[:, : self.own_channels], padding=1)
+        shortcut = F.conv2d(own, self.downsample.weight[:, : self.own_channels], padding=1)
+        inner = torch.relu_(add_shared(inner, part.conv1))
+        return self.conv2(inner).add_(add_shared(shortcut, part.downsample))
+
+
+def add_shared(own: Tensor, shared: Tensor) -> Tensor:
+    """Add to `own` `(B * N, C, h, w)`, in place, `shared` `(B, C, h, w)` for each of the N objects of a frame, and return it."""
+    if shared.shape[0] in (1, own.shape[0]):
+        return own.add_(shared)
+    own.unflatten(0, (shared.shape[0], -1)).add_(shared.unsqueeze(1))
+    return own

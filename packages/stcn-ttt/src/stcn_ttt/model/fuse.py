@@ -1,0 +1,186 @@
+"""A copy of a network for inference: norms folded into convolutions, rectifiers and residual sums done inside them.
+
+The same functions with fewer passes over memory. Folding moves float32 results by rounding only (bounded by a test). On a CPU the convolutions run
+through oneDNN's fused kernels with weights reordered once instead of at every call; elsewhere, or where this torch lacks them, through plain torch.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock, add_shared
+from stcn_ttt.model.network import STCN
+from stcn_ttt.model.resnet import BasicBlock, Bottleneck
+
+
+class FusedConv(nn.Module):
+    """A convolution, then an optional sum and an optional rectifier, in one pass where the platform can.
+
+    Args:
+        conv: gives weight, bias, stride and padding.
+        relu: rectify the result.
+        bias: False leaves the bias of `conv` out (it is added elsewhere).
+        channels: input channels of `conv` to keep.
+    """
+
+    def __init__(self, conv: nn.Conv2d, *, relu: bool = False, bias: bool = True, channels: slice = slice(None)) -> None:
+        super().__init__()
+        weight = conv.weight.detach()[:, channels].contiguous(memory_format=torch.channels_last)
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", conv.bias.detach() if bias and conv.bias is not None else None)
+        self.relu = relu
+        self.stride, self.padding = conv.stride, [int(side) for side in conv.padding]
+        self._packed: tuple[torch.Size, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        packed = self._pack(x)
+        if packed is None:
+            y = F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding))
+            return y.relu_() if self.relu else y
+        activation = "relu" if self.relu else "none"
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, packed, self.bias, self.padding, self.stride, [1, 1], 1, activation, [], ""
+        )
+
+    def add_to(self, sum_: Tensor, x: Tensor) -> Tensor:
+        """Add the convolution of `x` to `sum_` in place, rectify if asked for, and return it."""
+        packed = self._pack(x)
+        if packed is None or not sum_.is_contiguous(memory_format=torch.channels_last):
+            sum_.add_(F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding)))
+            return sum_.relu_() if self.relu else sum_
+        activation = "relu" if self.relu else None
+        return torch.ops.mkldnn._convolution_pointwise_.binary(
+            sum_, x, packed, self.bias, self.padding, self.stride, [1, 1], 1, "add", 1.0, activation, [], ""
+        )
+
+    def _pack(self, x: Tensor) -> Tensor | None:
+        if not _onednn(x):
+            return None
+        if self._packed is None or self._packed[0] != x.shape:
+            # The best layout depends on the input's shape; shapes change with the clip only.
+            packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, self.padding, self.stride, [1, 1], 1, list(x.shape))
+            self._packed = (x.shape, packed)
+        return self._packed[1]
+
+
+class FusedBottleneck(nn.Module):
+    """`Bottleneck` with folded norms; overwrites its input where the shortcut is the identity."""
+
+    def __init__(self, block: Bottleneck) -> None:
+        super().__init__()
+        self.conv1 = FusedConv(_fold(block.conv1, block.bn1), relu=True)
+        self.conv2 = FusedConv(_fold(block.conv2, block.bn2), relu=True)
+        self.conv3 = FusedConv(_fold(block.conv3, block.bn3), relu=True)
+        self.downsample = _fused_shortcut(block.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(self.conv1(x))
+        return self.conv3.add_to(x if self.downsample is None else self.downsample(x), y)
+
+
+class FusedBasicBlock(nn.Module):
+    """`BasicBlock` with folded norms; overwrites its input where the shortcut is the identity."""
+
+    def __init__(self, block: BasicBlock) -> None:
+        super().__init__()
+        self.conv1 = FusedConv(_fold(block.conv1, block.bn1), relu=True)
+        self.conv2 = FusedConv(_fold(block.conv2, block.bn2), relu=True)
+        self.downsample = _fused_shortcut(block.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(x)
+        return self.conv2.add_to(x if self.downsample is None else self.downsample(x), y)
+
+
+class FusedResBlock(nn.Module):
+    """`ResBlock`; overwrites its input where the shortcut is the identity."""
+
+    def __init__(self, block: ResBlock) -> None:
+        super().__init__()
+        self.conv1 = FusedConv(block.conv1, relu=True)
+        self.conv2 = FusedConv(block.conv2)
+        self.downsample = None if block.downsample is None else FusedConv(block.downsample)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(torch.relu(x))
+        return self.conv2.add_to(x if self.downsample is None else self.downsample(x), y)
+
+
+class FusedSharingResBlock(nn.Module):
+    """`SharingResBlock` with its weights split once."""
+
+    def __init__(self, block: SharingResBlock) -> None:
+        super().__init__()
+        own, shared = slice(0, block.own_channels), slice(block.own_channels, None)
+        self.own_conv1 = FusedConv(block.conv1, bias=False, channels=own, relu=True)
+        self.own_downsample = FusedConv(block.downsample, bias=False, channels=own)
+        self.shared_conv1 = FusedConv(block.conv1, channels=shared)
+        self.shared_downsample = FusedConv(block.downsample, channels=shared)
+        self.conv2 = FusedConv(block.conv2)
+
+    def share(self, shared: Tensor) -> SharedPart:
+        return SharedPart(self.shared_conv1(torch.relu(shared)), self.shared_downsample(shared))
+
+    def forward(self, own: Tensor, part: SharedPart) -> Tensor:
+        inner = self.own_conv1.add_to(_spread(part.conv1, own.shape[0]), torch.relu(own))
+        return self.conv2.add_to(add_shared(self.own_downsample(own), part.downsample), inner)
+
+
+def fuse(network: STCN, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> STCN:
+    """Return a copy of `network` that computes the same without gradients, in `dtype` on `device`; `network` stays as it is.
+
+    The copy's state dict no longer has the official keys.
+    """
+    fused = copy.deepcopy(network).requires_grad_(False)
+    for encoder in (fused.key_encoder, fused.value_encoder):
+        encoder.conv1 = FusedConv(_fold(encoder.conv1, encoder.bn1), relu=True)  # type: ignore[assignment]
+        encoder.bn1 = encoder.relu1 = nn.Identity()  # type: ignore[assignment]
+    _replace(fused)
+    return fused.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
+
+
+def _replace(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        kind = _FUSED.get(type(child))
+        if kind is not None:
+            setattr(module, name, kind(child))
+        elif not isinstance(child, FusedConv):
+            _replace(child)
+
+
+# The 7x7 convolution of the spatial gate has two input channels and stays as it is in effect; one rule for all is simpler.
+_FUSED = {
+    Bottleneck: FusedBottleneck,
+    BasicBlock: FusedBasicBlock,
+    ResBlock: FusedResBlock,
+    SharingResBlock: FusedSharingResBlock,
+    nn.Conv2d: FusedConv,
+}
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+    return fuse_conv_bn_eval(conv, norm)
+
+
+def _fused_shortcut(shortcut: nn.Sequential | None) -> FusedConv | None:
+    return None if shortcut is None else FusedConv(_fold(shortcut[0], shortcut[1]))
+
+
+def _spread(part: Tensor, count: int) -> Tensor:
+    """Return a fresh `(count, C, h, w)` tensor that repeats each frame's part for its objects."""
+    return part.repeat_interleave(count // part.shape[0], 0) if count != part.shape[0] else part.clone()
+
+
+def _onednn(x: Tensor) -> bool:
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and torch.backends.mkldnn.is_available()
+        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
+    )

@@ -1,0 +1,182 @@
+"""STCN behind the project's contract: frames in, label maps with original ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from stcn_ttt.config import SegmenterConfig
+from stcn_ttt.model import STCN
+from stcn_ttt.model.fuse import fuse
+from stcn_ttt.prepare import View
+from stcn_ttt.tracker import ClipTracker, TrackerOptions
+from vos_core.contract import Precision
+from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.types import Frame, FrameResult, Prompt
+
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+KERNEL_FROM = 600
+"""Shorter side from which the authors' multi-scale runs read with a kernel."""
+
+
+class STCNSegmenter:
+    """Follows objects through one clip; any of `prompts`' objects may enter or be refreshed at any frame.
+
+    Args:
+        network: weights; stays as it is, a fused copy computes.
+        config: see `SegmenterConfig`.
+        device: torch device string.
+        precision: fp32 is the parity path.
+        probabilities: fill `FrameResult.probs`.
+    """
+
+    def __init__(
+        self,
+        network: STCN,
+        config: SegmenterConfig | None = None,
+        *,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        probabilities: bool = False,
+    ) -> None:
+        if precision == "fp16" and device == "cpu":
+            raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+        self.config = config or SegmenterConfig()
+        self.device, self.precision, self.probabilities = device, precision, probabilities
+        self.load(network)
+
+    def load(self, network: STCN) -> None:
+        """Take over other weights and forget the clip."""
+        fused = fuse(network, device=device_of(self.device), dtype=DTYPES[self.precision])
+        config = self.config
+        self._looks = [
+            (side, flip, ClipTracker(fused, self._options(side), dtype=DTYPES[self.precision]))
+            for side in (config.scales or (config.res,))
+            for flip in ((False, True) if config.flip else (False,))
+        ]
+        self.reset()
+
+    def _options(self, side: int) -> TrackerOptions:
+        config = self.config
+        kernel = bool(config.scales) and side >= KERNEL_FROM if config.kernel is None else config.kernel
+        return TrackerOptions(
+            top=config.top,
+            mem_every=config.mem_every,
+            include_last=config.include_last,
+            max_frames=config.memory_frames if config.memory == "fifo" else None,
+            kernel=kernel,
+        )
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Objects followed, in slot order."""
+        return self._looks[0][2].ids
+
+    @property
+    def memory_frames(self) -> int:
+        """Permanent memory frames of the current clip."""
+        return self._looks[0][2].memory.frames
+
+    @property
+    def network_probs(self) -> Tensor:
+        """Probabilities of the last frame as the network has them, `(N + 1, H', W')`, resized and padded; of the first view."""
+        probs = self._looks[0][2].probs
+        if probs is None:
+            raise UsageError("there are no probabilities before the first frame")
+        return probs
+
+    def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> FrameResult:
+        """Return the label map of `frame` at its own size.
+
+        Raises:
+            UsageError: no prompt has been given yet, or one without a mask.
+            MaskError: a mask of another size than the frame.
+            FrameError: a frame of another size than the first one.
+        """
+        height, width = frame.rgb.shape[:2]
+        if not self._views:
+            if not prompts:
+                raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
+        elif (height, width) != self._views[0].frame_size:
+            before = self._views[0].frame_size
+            raise FrameError(f"frame {frame.name} is {width}x{height}", expected=f"{before[1]}x{before[0]} like the frames before it")
+        given = _given_masks(frame, prompts)
+        if not self._views:
+            self._views = [
+                View(height, width, short_side=side, antialias=self.config.antialias, flip=flip, device=device_of(self.device))
+                for side, flip, _ in self._looks
+            ]
+        total: Tensor | None = None
+        for view, (_, _, tracker) in zip(self._views, self._looks, strict=True):
+            masks = {object_id: view.mask(mask) for object_id, mask in given.items()}
+            probs = view.restore(tracker.step(view.image(frame.rgb), masks))
+            total = probs if total is None else total + probs
+        assert total is not None
+        mean = total / len(self._views) if len(self._views) > 1 else total
+        return FrameResult(
+            labels=_label_map(mean, self.ids),
+            ids=self.ids,
+            probs=np.ascontiguousarray(mean.cpu().numpy()) if self.probabilities else None,
+        )
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Forget these objects.
+
+        Raises:
+            UsageError: an id that is not followed; then nothing is forgotten.
+        """
+        wanted = list(dict.fromkeys(ids))
+        unknown = [object_id for object_id in wanted if object_id not in self.ids]
+        if unknown:
+            raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self.ids)}")
+        if wanted:
+            for _, _, tracker in self._looks:
+                tracker.remove(wanted)
+
+    def reset(self) -> None:
+        """Forget the clip; keep weights."""
+        self._views: list[View] = []
+        for _, _, tracker in self._looks:
+            tracker.reset()
+
+    def state_bytes(self) -> int:
+        """Return the bytes held for the current clip."""
+        return sum(tracker.state_bytes() for _, _, tracker in self._looks)
+
+
+def device_of(name: str) -> torch.device:
+    """Return the torch device called `name`."""
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
+
+
+def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArray[np.bool_]]:
+    masks = {}
+    for prompt in prompts:
+        if prompt.mask is None:
+            raise UsageError(
+                f"object {prompt.object_id} of frame {frame.name} has no mask", expected="a mask: STCN takes no points and no boxes"
+            )
+        if not 0 < prompt.object_id < 2**16:
+            raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
+        if prompt.object_id in masks:
+            raise UsageError(f"object {prompt.object_id} of frame {frame.name} is given twice", fix="Give one mask per object")
+        if prompt.mask.shape != frame.rgb.shape[:2]:
+            raise MaskError(
+                f"the mask of object {prompt.object_id} is {'x'.join(map(str, prompt.mask.shape[::-1]))}",
+                expected=f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]}, the size of frame {frame.name}",
+            )
+        masks[prompt.object_id] = prompt.mask
+    return masks
+
+
+def _label_map(probs: Tensor, ids: Sequence[int]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    """Return the likeliest object per pixel, uint8 or, if an id needs it, uint16."""
+    table = np.asarray((0, *ids), dtype=np.uint8 if max(ids, default=0) < 256 else np.uint16)
+    return table[probs.argmax(0).cpu().numpy()]
