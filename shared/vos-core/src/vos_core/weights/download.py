@@ -71,15 +71,10 @@ def fetch(
         WeightsError: not found, no server, a web page instead of the file, wrong size or sha256.
         OutputError: the cache folder cannot be written or is full.
     """
-    transfer = _Transfer(
-        drive_url(url.removeprefix("gdrive:")) if url.startswith("gdrive:") else url,
-        target=target,
-        size=size,
-        page=page or url,
-        changed=changed,
-    )
+    address = drive_url(url.removeprefix("gdrive:")) if url.startswith("gdrive:") else url
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        transfer = _Transfer(address, target=target, size=size, page=page or url, changed=changed)
         with tqdm(desc=label or target.name, unit="B", unit_scale=True, disable=not progress, leave=False) as bar:
             _complete(transfer, bar)
         digest = sha256_of(transfer.part) if sha256 else None
@@ -90,7 +85,7 @@ def fetch(
         transfer.note_path.unlink(missing_ok=True)
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        raise OutputError(f"cannot write {transfer.part}: {reason}", fix=f"{CACHE_FIX}; the download resumes") from error
+        raise OutputError(f"cannot write {target}.part: {reason}", fix=f"{CACHE_FIX}; the download resumes") from error
 
 
 def _complete(transfer: _Transfer, bar: tqdm[Any]) -> None:

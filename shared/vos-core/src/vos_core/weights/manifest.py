@@ -120,7 +120,7 @@ def check_manifest(state: Mapping[str, torch.Tensor], manifest: Manifest, *, sou
     """
     difference = manifest_diff(manifest_of(state), manifest)
     if difference:
-        raise WeightsError(f"{source} does not fit its key manifest:\n{difference}")
+        raise WeightsError(f"{source} does not fit its key manifest", fix=f"Differences:\n{difference}")
 
 
 def _bare(manifest: Manifest) -> Manifest:

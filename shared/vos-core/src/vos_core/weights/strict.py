@@ -33,7 +33,7 @@ def load_strict(
     if difference:
         fitting = [name for name, manifest in (variants or {}).items() if not manifest_diff(found, manifest)]
         hint = f"These weights fit variant {' or '.join(fitting)}: choose it" if fitting else _registry_hint(found)
-        raise WeightsError(f"{source} does not fit this {type(module).__name__}:\n{difference}\n", fix=hint)
+        raise WeightsError(f"{source} does not fit this {type(module).__name__}", fix=f"{hint}. Differences:\n{difference}")
     old, new = shared_prefix(found), shared_prefix(expected)
     module.load_state_dict({new + key.removeprefix(old): value for key, value in state.items()}, strict=True)
 
