@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from vos_core.metrics.contour import Footprint, boundaries, dilate, disk, radius_of
 from vos_core.metrics.packed import PackedMask, popcounts
-from vos_core.metrics.region import packed_pair
+from vos_core.metrics.region import jaccard, packed_pair
 
 DEFAULT_THRESHOLD = 0.008
 """Share of the image diagonal within which a boundary pixel counts as found."""
@@ -55,6 +55,13 @@ def packed_boundary_measure(truth: PackedMask, prediction: PackedMask, threshold
     """Return F of two packed masks of one image, 0-1."""
     footprint = disk(radius_of(threshold, truth.height, truth.width))
     return match_boundaries(truth, prediction, (footprint,))[0].measure()
+
+
+def measure_pair(truth: PackedMask, prediction: PackedMask) -> tuple[float, float]:
+    """Return J and F of two packed masks of one image, both 1.0 if both masks are empty."""
+    if not truth.words.size and not prediction.words.size:
+        return 1.0, 1.0
+    return jaccard(truth, prediction), packed_boundary_measure(truth, prediction)
 
 
 def boundary_measure(

@@ -22,7 +22,7 @@ class Footprint:
 
     Args:
         reach: largest |dy| or |dx| of a cell, in pixels.
-        innermost: the dx that every run holds.
+        innermost: the dx that every run holds, 0 or -1.
         runs: (first dx, last dx, the row offsets dy that have this run), shortest run first.
     """
 
@@ -133,16 +133,20 @@ def dilate(planes: Planes, footprint: Footprint) -> Words:
     """
     shape = planes.words.shape
     rows = shape[1]
-    current = planes.words.copy()
-    flat, spare = current.reshape(-1), np.empty(current.size, WORD)
+    current, spare, carry = planes.words, np.empty(shape, WORD), np.empty(planes.words.size, WORD)
     out = np.zeros(shape, WORD)
     first = last = footprint.innermost
-    _widen(flat, max(-first, 0), max(first, 0), spare=spare, keep=first == 0)
+    if first:
+        flat, moved = current.reshape(-1), spare.reshape(-1)
+        np.left_shift(flat, np.uint64(-first), out=moved)
+        moved[1:] |= flat[:-1] >> np.uint64(64 + first)
+        current, spare = spare, np.empty(shape, WORD)
     for wanted_first, wanted_last, offsets in footprint.runs:
         while (first, last) != (wanted_first, wanted_last):
             reach = min(last - first + 1, 63)  # further would leave gaps
             right, left = min(first - wanted_first, reach), min(wanted_last - last, reach)
-            _widen(flat, right, left, spare=spare)
+            _widen(current, spare, carry, right, left)
+            current, spare = spare, (np.empty(shape, WORD) if current is planes.words else current)
             first, last = first - right, last + left
         for dy in offsets:
             if abs(dy) >= rows:
@@ -154,23 +158,20 @@ def dilate(planes: Planes, footprint: Footprint) -> Words:
     return out
 
 
-def _widen(flat: Words, right: int, left: int, *, spare: Words, keep: bool = True) -> None:
-    """Replace `flat` by the union of itself (if `keep`) and its copies moved 0..63 columns right and left in the image."""
-    if not right and not left:
-        return
-    carry = np.empty_like(flat)
-    spare[:] = flat if keep else 0
+def _widen(source: Words, target: Words, carry: Words, right: int, left: int) -> None:
+    """Store the union of `source` and its copies moved 0..63 columns right and left in the image; `carry` is scratch."""
+    flat, wide = source.reshape(-1), target.reshape(-1)
+    wide[:] = flat
     if right:
         np.left_shift(flat, np.uint64(right), out=carry)
-        spare |= carry
+        wide |= carry
         np.right_shift(flat, np.uint64(64 - right), out=carry)
-        spare[1:] |= carry[:-1]
+        wide[1:] |= carry[:-1]
     if left:
         np.right_shift(flat, np.uint64(left), out=carry)
-        spare |= carry
+        wide |= carry
         np.left_shift(flat, np.uint64(64 - left), out=carry)
-        spare[:-1] |= carry[1:]
-    flat[:] = spare
+        wide[:-1] |= carry[1:]
 
 
 def radius_of(threshold: float, height: int, width: int) -> int | float:
