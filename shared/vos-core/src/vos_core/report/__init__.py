@@ -1,1 +1,7 @@
 """One self-contained page for runs and comparisons."""
+
+from vos_core.report.compare import Row, comparison_record, comparison_rows, text_table
+from vos_core.report.failures import Failure, failures
+from vos_core.report.page import build_page, write_page
+
+__all__ = ["Failure", "Row", "build_page", "comparison_record", "comparison_rows", "failures", "text_table", "write_page"]

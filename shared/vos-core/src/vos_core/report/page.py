@@ -1,0 +1,158 @@
+"""The report: run records in, one HTML file out that opens without a network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vos_core.__about__ import __version__
+from vos_core.errors import MissingExtraError
+from vos_core.io.atomic import write_text
+from vos_core.report.charts import Chart, cost_charts, plotly_script, quality_charts
+from vos_core.report.compare import clip_rows, comparison_rows, labels, mebibytes, number, percent, same_clips
+from vos_core.report.failures import Failure, failures
+from vos_core.report.samples import sample_grids
+from vos_core.types import Clip, RunRecord
+
+_MAX_QUALITY_CHARTS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class _Charts:
+    quality: Sequence[Chart] = ()
+    cost: Sequence[Chart] = ()
+    hidden: int = 0
+    script: str = ""
+    missing: str = ""
+
+
+def write_page(
+    records: Sequence[RunRecord], path: Path, *, title: str = "Video object segmentation runs", clips: Sequence[Clip] = ()
+) -> None:
+    """Write the page of `records` to `path` atomically; see `build_page`."""
+    write_text(path, build_page(records, title=title, clips=clips))
+
+
+def build_page(
+    records: Sequence[RunRecord],
+    *,
+    title: str = "Video object segmentation runs",
+    clips: Sequence[Clip] = (),
+    created: datetime | None = None,
+) -> str:
+    """Return one self-contained HTML page: tables, charts, pictures, failures and environment of the runs.
+
+    Args:
+        records: runs to show, one column or row each.
+        title: heading of the page.
+        clips: where frames and truth lie; without them the page has no pictures and no search for swapped objects.
+        created: time to print; now if None.
+
+    Raises:
+        UsageError: no record.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    assets = files("vos_core.report") / "assets"
+    environment = Environment(
+        loader=FileSystemLoader(str(assets)), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=percent, number=number, mebibytes=mebibytes)
+    rows = comparison_rows(records)
+    return environment.get_template("page.html.j2").render(
+        title=title,
+        created=(created or datetime.now(timezone.utc)).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        style=(assets / "style.css").read_text(encoding="utf-8"),
+        chart_script=(assets / "charts.js").read_text(encoding="utf-8"),
+        rows=rows,
+        best=_best(rows),
+        labels=labels(records),
+        clip_rows=clip_rows(records),
+        same_clips=same_clips(records),
+        errors=_errors(records),
+        warnings=_warnings(records),
+        charts=_charts(records),
+        grids=sample_grids(records, clips) if clips else [],
+        failures=_failures(records, clips),
+        scored=any(row.jf is not None for row in rows),
+        environment=_environment(records),
+    )
+
+
+def _charts(records: Sequence[RunRecord]) -> _Charts:
+    try:
+        script = plotly_script()
+    except MissingExtraError as error:
+        return _Charts(missing=str(error))
+    quality = quality_charts(records)
+    return _Charts(quality[:_MAX_QUALITY_CHARTS], cost_charts(records), max(0, len(quality) - _MAX_QUALITY_CHARTS), script)
+
+
+def _best(rows: Sequence[Any]) -> dict[str, float]:
+    """Return column -> best value among trained runs, where there is a choice."""
+    best = {}
+    for name, choose in (("jf", max), ("j", max), ("f", max), ("seconds_per_frame", min), ("peak_memory_bytes", min)):
+        values = [getattr(row, name) for row in rows if row.trained and getattr(row, name) is not None]
+        if len(values) > 1:
+            best[name] = choose(values)
+    return best
+
+
+def _failures(records: Sequence[RunRecord], clips: Sequence[Clip]) -> list[tuple[str, list[Failure]]]:
+    found = [(label, failures(record, clips)) for label, record in zip(labels(records), records, strict=True)]
+    return [(label, items) for label, items in found if items]
+
+
+def _errors(records: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
+    return [
+        (label, clip.name, clip.error or "stopped without a message")
+        for label, record in zip(labels(records), records, strict=True)
+        for clip in record.clips
+        if clip.status == "failed"
+    ]
+
+
+def _warnings(records: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
+    return [
+        (label, clip.name, text)
+        for label, record in zip(labels(records), records, strict=True)
+        for clip in record.clips
+        for text in clip.warnings
+    ]
+
+
+def _environment(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
+    """Return setting -> its text in each run; a single text where all runs agree."""
+    tables = [
+        {
+            "started": record.started or "-",
+            "variant": record.variant or "-",
+            **_flat("weights", record.weights),
+            **_flat("options", record.options),
+            **_flat("", record.environment),
+            **_flat("scores", {k: v for k, v in (record.scores or {}).items() if isinstance(v, str)}),
+        }
+        for record in records
+    ]
+    lines = []
+    for key in dict.fromkeys(key for table in tables for key in table):
+        texts = [table.get(key, "-") for table in tables]
+        lines.append((key, texts[:1] if len(set(texts)) == 1 else texts))
+    return lines
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, value in values.items():
+        name = f"{prefix} {key}".strip()
+        if isinstance(value, Mapping):
+            flat.update(_flat(name if key != "versions" else "", value))
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
