@@ -30,13 +30,17 @@ class FlowConfig(Config):
     """Options of the `flow` method."""
 
     preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="effort of the flow: ultrafast, fast or medium")
-    sharpen: float = Field(
-        1.0, ge=1.0, le=10.0, description="exponent on the odds after each warp; 1 keeps masks as soft as warping makes them"
+    finest_scale: int = Field(0, ge=0, le=4, description="finest level of the flow: 0 is full size, each further one half")
+    consistency: float = Field(
+        0.7,
+        ge=0.0,
+        le=1.0,
+        description="factor on the masks where flow there and back disagree (occlusion); 1 leaves them and saves half the time",
     )
 
 
 class FlowSegmenter:
-    """Warps the masks of frame t-1 to frame t along the flow from t back to t-1; one flow serves all objects.
+    """Warps the masks of frame t-1 to frame t along the flow from t back to t-1; one pair of flows serves all objects.
 
     State is constant: the last grey frame and one float32 plane per object. CPU and float32 whatever the run's precision.
     """
@@ -45,6 +49,7 @@ class FlowSegmenter:
         self.config = config
         self._probabilities = probabilities
         self._flow = cv2.DISOpticalFlow.create(_PRESETS[config.preset])
+        self._flow.setFinestScale(config.finest_scale)
         self._ids: list[int] = []
         self._soft: npt.NDArray[np.float32] | None = None  # (N, H, W), 0-1; background is what is left
         self._grey: npt.NDArray[np.uint8] | None = None
@@ -72,8 +77,22 @@ class FlowSegmenter:
         height, width = grey.shape
         x = back[..., 0] + np.arange(width, dtype=np.float32)
         y = back[..., 1] + np.arange(height, dtype=np.float32)[:, None]
+        trust = self._trust(grey, back, x, y) if self.config.consistency < 1 else None
         for plane in self._soft:
             plane[:] = cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            if trust is not None:
+                plane *= trust
+
+    def _trust(
+        self, grey: npt.NDArray[np.uint8], back: npt.NDArray[np.float32], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return the factor on the masks, `(H, W)`: 1 where the flow from t-1 to t leads back to where `back` came from."""
+        assert self._grey is not None
+        there = self._flow.calc(self._grey, grey, None)
+        there = cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        error = cv2.magnitude(there[..., 0] + back[..., 0], there[..., 1] + back[..., 1])
+        bound = 1 + 0.1 * cv2.magnitude(back[..., 0], back[..., 1])  # pixels; grows as flow errors do with its length
+        return np.where(error > bound, np.float32(self.config.consistency), np.float32(1))
 
     def _paint(self, object_id: int, mask: npt.NDArray[np.bool_]) -> None:
         assert self._soft is not None

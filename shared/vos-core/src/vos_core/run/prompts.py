@@ -9,7 +9,7 @@ import numpy as np
 from vos_core.contract import FrameReader
 from vos_core.errors import MaskError
 from vos_core.io.masks import read_clip_mask
-from vos_core.types import Clip, Prompt
+from vos_core.types import Clip, LabelMap, Prompt
 
 
 class ClipPrompts:
@@ -56,7 +56,7 @@ class ClipPrompts:
             return []
         self._open.discard(index)
         name = self.names[index]
-        labels = read_clip_mask(self.clip, name, size)
+        labels = self._fitted(read_clip_mask(self.clip, name), name, size)
         found = {int(value) for value in np.unique(labels)} - {0}
         if self.clip.void is not None:
             found.discard(self.clip.void)
@@ -70,6 +70,19 @@ class ClipPrompts:
         if self.clip.object_ids is not None and self._seen >= set(self.clip.object_ids):
             self._open.clear()  # every listed object is there: later masks need no reading
         return [Prompt(object_id=object_id, mask=labels == object_id) for object_id in new]
+
+    def _fitted(self, labels: LabelMap, name: str, size: tuple[int, int]) -> LabelMap:
+        """Return `labels` at the frame's `size`: a difference of one pixel is rounding of some resizing tool, more is a mistake."""
+        if labels.shape == size:
+            return labels
+        (rows, columns), (height, width) = labels.shape, size
+        found = f"mask {self.clip.annotations[name]} is {columns}x{rows}, its frame {width}x{height}"
+        if abs(rows - height) > 1 or abs(columns - width) > 1:
+            raise MaskError(
+                found, expected="a mask of the frame's size", fix="Resize it with nearest neighbour, or give the right mask"
+            )
+        self.warnings.append(f"{found}: last row or column repeated or cut")
+        return labels[np.minimum(np.arange(height), rows - 1)[:, None], np.minimum(np.arange(width), columns - 1)]
 
     def first(self, source: FrameReader) -> tuple[int, list[Prompt]]:
         """Return the index and prompts of the first frame that shows an object.

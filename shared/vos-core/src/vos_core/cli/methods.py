@@ -1,0 +1,66 @@
+"""`vos methods`: what is installed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from vos_core.cli.options import json_option
+from vos_core.contract import MethodInfo
+
+
+@click.command("methods")
+@click.argument("name", required=False)
+@json_option
+def command(name: str | None, as_json: bool) -> None:
+    """List installed methods, or show the variants, weights and options of one.
+
+    Example: vos methods flow
+    """
+    from vos_core.contract import discover, get_method
+
+    if name is not None:
+        method = get_method(name)
+        click.echo(json.dumps(describe(method), indent=2) if as_json else format_method(method))
+        return
+    methods = discover()
+    if as_json:
+        click.echo(json.dumps([describe(method) for method in methods.values()], indent=2))
+        return
+    width = max(map(len, methods), default=0)
+    for method in methods.values():
+        click.echo(f"{method.name.ljust(width)}  {method.summary}")
+
+
+def describe(method: MethodInfo) -> dict[str, Any]:
+    """Return what is known of a method as JSON values."""
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "variants": list(method.variants),
+        "weights": {variant: list(names) for variant, names in method.weights.items()},
+        "max_objects": method.max_objects,
+        "prompts": sorted(method.prompts),
+        "adaptive": method.adaptive,
+        "options": dict(method.options),
+    }
+
+
+def format_method(method: MethodInfo) -> str:
+    """Return the description of one method as text."""
+    lines = [method.name, f"  {method.summary}", f"  prompts: {', '.join(sorted(method.prompts))}"]
+    if method.max_objects is not None:
+        lines.append(f"  objects: {method.max_objects} at once; more are followed in groups")
+    if method.adaptive:
+        lines.append("  adapts to each clip before it starts")
+    if method.variants:
+        lines.append(f"  variants: {', '.join(method.variants)} (first = default)")
+    for variant, names in method.weights.items():
+        lines.append(f"  weights{f' of {variant}' if variant else ''}: {', '.join(names) or 'none released'}")
+    if method.options:
+        lines.append("  options (--set NAME=VALUE):")
+        width = max(map(len, method.options))
+        lines += [f"    {name.ljust(width)}  {text}" for name, text in method.options.items()]
+    return "\n".join(lines)

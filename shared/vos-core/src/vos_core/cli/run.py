@@ -1,0 +1,166 @@
+"""`vos run`, and `execute`, which every method's own command line calls as well."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vos_core.cli.clips import select_clips
+from vos_core.cli.options import parse_scales, run_options
+from vos_core.config import parse_assignments, read_yaml
+from vos_core.contract import MethodInfo
+from vos_core.types import ClipRecord, RunRecord
+
+
+@click.command("run")
+@click.option("-m", "--method", required=True, metavar="NAME", help="Installed method; see: vos methods.")
+@run_options
+@click.pass_context
+def command(context: click.Context, method: str, **options: Any) -> None:
+    """Follow objects through clips with one method; write a mask per frame and run.json.
+
+    A repeated command resumes: clips that are done are kept. Exit code 0: all clips done, 1: some failed, 2: wrong use.
+
+    Example: vos run --method flow --video clip.mp4 --mask first.png --output out
+    """
+    from vos_core.contract import get_method
+
+    context.exit(execute(get_method(method), **options))
+
+
+def execute(
+    method: MethodInfo,
+    *,
+    output: Path,
+    clips: Path | None = None,
+    layout: str | None = None,
+    root: Path | None = None,
+    split: str | None = None,
+    video: Path | None = None,
+    mask: Path | None = None,
+    only: str | None = None,
+    variant: str | None = None,
+    weights: str = "auto",
+    config_file: Path | None = None,
+    assignments: Sequence[str] = (),
+    device: str = "auto",
+    precision: Any = "fp32",
+    threads: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    overwrite: bool = False,
+    processes: int = 1,
+    scheduler: Any = "local",
+    overlay: Any = None,
+    soft: Path | None = None,
+    palette: Any = "davis",
+    flip: bool = False,
+    scales: str | None = None,
+    as_json: bool = False,
+) -> int:
+    """Run `method` as the options of `run_options` say; print the table (or JSON) on stdout; return the exit code.
+
+    Progress goes to stderr. Method options are those of `config_file` with `assignments` on top.
+
+    Raises:
+        VosError: wrong use, no weights, an output that cannot be written, or an interrupt.
+    """
+    from vos_core.cli.progress import ProgressBar
+    from vos_core.run.runner import run_method
+    from vos_core.run.tta import Augmentation
+
+    chosen = select_clips(clips=clips, layout=layout, root=root, split=split, video=video, mask=mask, only=only)
+    factors = parse_scales(scales)
+    with ProgressBar(chosen.clips) as bar:
+        record = run_method(
+            method,
+            chosen.clips,
+            output=output,
+            weights=weights,
+            variant=variant,
+            options=merge_options(config_file, assignments),
+            device=device,
+            precision=precision,
+            threads=threads,
+            seed=seed,
+            resume=resume,
+            overwrite=overwrite,
+            processes=processes,
+            scheduler=scheduler,
+            augmentation=Augmentation(flip=flip, scales=factors) if flip or factors != (1.0,) else None,
+            overlay=overlay,
+            soft=soft,
+            palette=palette,
+            on_progress=bar.update,
+        )
+    click.echo(json.dumps(asdict(record), indent=2) if as_json else format_table(record))
+    if not record.weights["trained"]:
+        click.echo("Untrained weights (--weights random): these masks test the machinery and are no result.", err=True)
+    for clip in record.clips:
+        for warning in clip.warnings:
+            click.echo(f"Warning: clip '{clip.name}': {warning}.", err=True)
+        if clip.error:
+            click.echo(f"Failed: clip '{clip.name}': {clip.error}", err=True)
+    for fault in chosen.faults:
+        click.echo(f"Failed: {fault}", err=True)
+    failed = [clip.name for clip in record.clips if clip.status == "failed"]
+    if failed:
+        click.echo(f"{len(failed)} of {len(record.clips)} clips failed: {', '.join(failed)}", err=True)
+    sys.stdout.flush()
+    return 1 if failed or chosen.faults else 0
+
+
+def merge_options(config_file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the method options of a YAML file with `key=value` assignments on top; groups of values are merged."""
+    options: dict[str, Any] = read_yaml(config_file) if config_file is not None else {}
+    _merge_into(options, parse_assignments(assignments))
+    return options
+
+
+def _merge_into(under: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(under.get(key), dict):
+            _merge_into(under[key], value)
+        else:
+            under[key] = value
+
+
+def format_table(record: RunRecord) -> str:
+    """Return one aligned line per clip and a line of totals."""
+    header = ("clip", "status", "frames", "objects", "size", "frames/s", "peak MiB", "state MiB")
+    rows = [header, *(_row(clip) for clip in record.clips)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    steps = [seconds for clip in record.clips for seconds in clip.step_seconds]
+    done = sum(clip.status == "done" for clip in record.clips)
+    speed = f", {len(steps) / sum(steps):.1f} frames/s in the method" if steps and sum(steps) else ""
+    lines.append(f"{done} of {len(record.clips)} clips done, {len(steps)} frames{speed}; masks in {record.output}")
+    return "\n".join(lines)
+
+
+def _row(clip: ClipRecord) -> tuple[str, ...]:
+    if clip.status != "done":
+        return (clip.name, clip.status, "-", "-", "-", "-", "-", "-")
+    seconds = clip.seconds_per_frame
+    return (
+        clip.name,
+        clip.status,
+        str(clip.frames),
+        str(clip.objects),
+        f"{clip.width}x{clip.height}",
+        f"{1 / seconds:.1f}" if seconds else "-",
+        f"{clip.peak_memory_bytes / 2**20:.0f}",
+        f"{clip.state_bytes / 2**20:.1f}",
+    )
