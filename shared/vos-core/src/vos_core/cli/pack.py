@@ -1,0 +1,58 @@
+"""`vos pack`: check results and build a benchmark server's zip."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+_DATASETS = (
+    "davis", "youtube-vos-2018", "youtube-vos-2019", "mose-v1", "mose-v2", "lvos-v1", "lvos-v2", "vost", "sav",
+)  # fmt: skip
+
+
+@click.command("pack")
+@click.argument("dataset", type=click.Choice(_DATASETS))
+@click.argument("results", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("archive", metavar="ZIP", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--root", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The data set, to check against.")
+@click.option("--split", help="Split of the data set.  [default: the server's usual one]")
+@click.option("-n", "--workers", type=click.IntRange(min=1), default=None, help="Threads that read masks.  [default: CPU count]")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def command(
+    dataset: str, results: Path, archive: Path, root: Path | None, split: str | None, workers: int | None, as_json: bool
+) -> None:
+    """Check the masks in RESULTS and build the ZIP that the server of DATASET takes.
+
+    Checks that every clip and frame is there, that masks are 8-bit palette PNGs of the frames' size, that ids are those of the
+    data set and that no YouTube-VOS object is drawn before it enters. Lists every fault; with any, no zip is written.
+
+    Example: vos pack davis out/davis-test-dev davis.zip --root DAVIS --split test-dev
+    """
+    from tqdm import tqdm
+
+    from vos_core.data.pack import pack
+
+    with tqdm(unit="clip", disable=None) as bar:
+
+        def progress(name: str, total: int) -> None:
+            bar.total = total
+            bar.update()
+
+        report = pack(dataset, results, archive, root=root, split=split, workers=workers or os.cpu_count() or 1, on_clip=progress)
+    if as_json:
+        problems = [{"path": str(p.path), "found": p.found, "fix": p.fix, "level": p.level} for p in report.problems]
+        counts = {"clips": report.clips, "masks": report.masks, "left_out": report.left_out}
+        click.echo(json.dumps({"archive": str(report.archive) if report.archive else None, **counts, "problems": problems}))
+    else:
+        for problem in report.problems:
+            click.echo(f"{problem.level}: {problem}", err=problem.level == "note")
+        if report.archive is not None:
+            left = f", {report.left_out} masks the server does not want were left out" if report.left_out else ""
+            click.echo(f"{report.archive}: {report.masks} masks of {report.clips} clips{left}")
+        else:
+            click.echo("Nothing was written; mend the faults above and pack again.", err=True)
+    if report.archive is None:
+        raise click.exceptions.Exit(1)
