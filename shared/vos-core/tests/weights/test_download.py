@@ -79,6 +79,7 @@ class TestResume:
         write_part(target, b"old" * 100, url=server.url, validator='"v0"')
         fetch(server.url, target, progress=False)
         assert_whole(target, server.content)
+        assert server.asked == (["bytes=300-"] if if_range else ["bytes=300-", ""])
 
     def test_never_joins_parts_of_two_addresses(self, server, target):
         write_part(target, b"old" * 100, url="https://example.org/other")
@@ -95,6 +96,7 @@ class TestResume:
         write_part(target, server.content + b"more", url=server.url)
         fetch(server.url, target, size=len(server.content), progress=False)
         assert_whole(target, server.content)
+        assert server.asked == [""]
 
     def test_part_larger_than_the_file_of_unknown_size(self, server, target):
         write_part(target, server.content + b"more", url=server.url)

@@ -137,7 +137,9 @@ class TestResolve:
         Path("net").mkdir()
         with pytest.raises(WeightsError, match=r"weights net are a folder. Expected a checkpoint file"):
             resolve("net")
-        register(entry(url=server.url))
+        method = MethodInfo(name="demo", summary="", build=lambda _: None, register=lambda: register(entry(url=server.url)))
+        monkeypatch.setattr(registry, "discover", lambda: {"demo": method})
+        registry._register_methods.cache_clear()
         assert resolve("net", progress=False).name == "net"
 
     def test_downloads_once_and_records_the_hash(self, server):
@@ -234,6 +236,16 @@ class TestResolve:
         register(entry(url=server.url))
         with pytest.raises(OutputError, match=r"cannot write to cache folder .*set VOS_CACHE to a folder that can be written"):
             resolve("net")
+
+    def test_read_only_cache(self, server, monkeypatch):
+        register(entry(url=server.url))
+        found = resolve("net", progress=False)
+
+        def refuse(path: Path) -> None:
+            raise AssertionError(f"{path} was opened for writing")
+
+        monkeypatch.setattr(registry, "exclusive", refuse)
+        assert resolve("net") == found
 
     def test_threads_share_one_download(self, server):
         register(entry(url=server.url))

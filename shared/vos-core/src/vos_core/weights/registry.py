@@ -142,7 +142,7 @@ def resolve(
     path = Path(name_or_path).expanduser()
     if path.is_file():
         return ResolvedWeights(path, None, sha256_of(path))
-    if path.is_dir() and str(name_or_path) not in _ENTRIES:
+    if path.is_dir() and str(name_or_path) not in {entry.name for entry in entries()}:
         raise WeightsError(f"weights {path} are a folder", expected="a checkpoint file or a registered name")
     return resolve_entry(get(str(name_or_path), method=method), download=download, progress=progress)
 
