@@ -157,7 +157,7 @@ def test_an_overlay_tints_objects_and_leaves_the_rest():
     rgb, labels = np.full((6, 6, 3), 100, np.uint8), np.zeros((6, 6), np.uint8)
     labels[2:5, 2:5] = 1
     painted = overlay(rgb, labels)
-    assert painted[3, 3].tolist() == [114, 50, 50]
+    assert painted[3, 3].tolist() == [161, 65, 65]
     assert painted[0, 0].tolist() == [100, 100, 100]
     assert painted[1, 2].tolist() == [255, 255, 255]
     with pytest.raises(VosError, match="one size"):

@@ -94,7 +94,7 @@ def cost_charts(records: Sequence[RunRecord]) -> list[Chart]:
     scored = [(i, row) for i, row in timed if row.jf is not None]
     if scored:
         trade = _figure("J&F", x_title="seconds per frame (log)")
-        trade.update_xaxes(type="log")
+        trade.update_xaxes(type="log", dtick=1)
         for i, row in scored:
             trade.add_scatter(
                 x=[row.seconds_per_frame],

@@ -115,7 +115,8 @@ def overlay(rgb: RgbImage, labels: LabelMap) -> RgbImage:
     """Return `rgb` `(H, W, 3)` with each object of `labels` `(H, W)` tinted in its palette colour and outlined in white."""
     if labels.shape != rgb.shape[:2]:
         raise VosError(f"mask of {labels.shape} for a frame of {rgb.shape[:2]}", expected="one size")
-    colours = DAVIS_PALETTE[labels.astype(np.intp) % 256].astype(np.float32)
+    # Lighter than the palette itself, whose first colours are too dark to show on a dark frame.
+    colours = np.minimum(DAVIS_PALETTE[labels.astype(np.intp) % 256] * 1.5 + 30.0, 255.0)
     inside = labels > 0
     painted = rgb.astype(np.float32)
     painted[inside] = (1 - _OPACITY) * painted[inside] + _OPACITY * colours[inside]

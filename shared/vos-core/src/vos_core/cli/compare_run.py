@@ -1,0 +1,174 @@
+"""Runs methods one after the other over the same clips and writes what came of it; the command and the benchmark call it."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vos_core.contract import MethodInfo, Precision, discover, get_method
+from vos_core.errors import InterruptError, UsageError, VosError
+from vos_core.io.atomic import write_json
+from vos_core.report.compare import comparison_record
+from vos_core.report.page import write_page
+from vos_core.report.scoring import score_run
+from vos_core.types import Clip, ClipRecord, RunRecord
+
+RECORD_FILE, PAGE_FILE = "record.json", "page.html"
+MissingWeights = Literal["download", "random"]
+"""What happens to a method whose default weights are not on this machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """One method of a comparison; `weights` as `run_method` takes them."""
+
+    method: str
+    variant: str | None = None
+    weights: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """Name of its result folder, unique in a comparison."""
+        return f"{self.method}-{self.variant}" if self.variant else self.method
+
+
+def parse_methods(
+    text: str | None, *, weights: Mapping[str, str] | None = None, options: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[MethodSpec]:
+    """Return specs from `name,name:variant`; all installed methods without a text.
+
+    Args:
+        text: methods separated by commas.
+        weights: method -> weights.
+        options: method -> its options.
+
+    Raises:
+        UsageError: an unknown or repeated method, or weights or options for a method that does not take part.
+    """
+    weights, options = weights or {}, options or {}
+    words = list(discover()) if text is None else [word.strip() for word in text.split(",") if word.strip()]
+    specs = []
+    for word in words:
+        name, _, variant = word.partition(":")
+        get_method(name)
+        specs.append(MethodSpec(name, variant or None, weights.get(name, "auto"), options.get(name, {})))
+    if not specs:
+        raise UsageError("no methods were named", fix="Give --methods A,B; see: vos methods")
+    folders = [spec.folder for spec in specs]
+    twice = sorted({name for name in folders if folders.count(name) > 1})
+    if twice:
+        raise UsageError(f"methods {', '.join(twice)} occur twice", expected="each method and variant once")
+    strangers = sorted({*weights, *options} - {spec.method for spec in specs})
+    if strangers:
+        raise UsageError(f"weights or options were given for {', '.join(strangers)}", expected="only methods that take part")
+    return specs
+
+
+def compare(
+    specs: Sequence[MethodSpec],
+    clips: Sequence[Clip],
+    *,
+    output: Path,
+    title: str,
+    missing_weights: MissingWeights = "download",
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    overwrite: bool = False,
+    extra: Mapping[str, Any] | None = None,
+    on_method: Callable[[str], None] | None = None,
+) -> list[RunRecord]:
+    """Return a scored record of each method and write `<output>/record.json` and `<output>/page.html`.
+
+    Each method runs in a fresh process: its memory is its own, and one that is killed does not stop the others.
+
+    Args:
+        specs: the methods, in the order of the table.
+        clips: what they run over.
+        output: masks go to `<output>/<method>/<clip>/`.
+        title: heading of the page.
+        missing_weights: `random` never downloads.
+        device, precision, threads, seed, resume, overwrite: as for `run_method`.
+        extra: further keys of the record.
+        on_method: called with the name of each method before it runs.
+
+    Raises:
+        UsageError: wrong arguments. InterruptError: stopped by the user.
+    """
+    records = []
+    for spec in specs:
+        if on_method:
+            on_method(spec.folder)
+        weights = chosen_weights(spec, missing=missing_weights)
+        settings = {
+            "output": output / spec.folder,
+            "weights": weights,
+            "variant": spec.variant,
+            "options": dict(spec.options),
+            "device": device,
+            "precision": precision,
+            "threads": threads,
+            "seed": seed,
+            "resume": resume,
+            "overwrite": overwrite,
+        }
+        records.append(score_run(_run_apart(spec, clips, settings), clips))
+    write_json(output / RECORD_FILE, {**comparison_record(records, title=title), **(extra or {})})
+    write_page(records, output / PAGE_FILE, title=title, clips=clips)
+    return records
+
+
+def chosen_weights(spec: MethodSpec, *, missing: MissingWeights) -> str:
+    """Return the weights to run with: `random` instead of a default that would have to be downloaded, if `missing` says so."""
+    info = get_method(spec.method)
+    if spec.weights != "auto" or missing == "download" or not info.needs_weights:
+        return spec.weights
+    return spec.weights if _is_cached(info, spec.variant) else "random"
+
+
+def _is_cached(info: MethodInfo, variant: str | None) -> bool:
+    from vos_core.run.runner import choose_variant
+    from vos_core.weights.registry import get
+
+    names = info.weights.get(choose_variant(info, variant) or "", ())
+    if info.register is not None:
+        info.register()
+    return bool(names) and get(names[0], method=info.name).cached_path.is_file()
+
+
+def _run_apart(spec: MethodSpec, clips: Sequence[Clip], settings: Mapping[str, Any]) -> RunRecord:
+    """Return the record of one method from a process of its own; what stops a method fails its clips, not the comparison."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(_run, spec.method, clips, settings).result()
+        except (UsageError, InterruptError):
+            raise
+        except VosError as error:
+            reason = str(error)
+        except BrokenProcessPool:
+            reason = "its process was killed, perhaps because memory ran out"
+    return RunRecord(
+        method=spec.method,
+        variant=spec.variant,
+        weights={"name": settings["weights"], "sha256": None, "trained": settings["weights"] != "random"},
+        options=spec.options,
+        environment={},
+        clips=tuple(ClipRecord(name=clip.name, status="failed", error=reason) for clip in clips),
+        output=str(settings["output"]),
+    )
+
+
+def _run(method: str, clips: Sequence[Clip], settings: Mapping[str, Any]) -> RunRecord:
+    from vos_core.cli.progress import ProgressBar
+    from vos_core.run.runner import run_method
+
+    with ProgressBar(clips) as bar:
+        return run_method(get_method(method), clips, on_progress=bar.update, **settings)

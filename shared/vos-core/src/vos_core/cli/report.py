@@ -1,0 +1,45 @@
+"""`vos report`: the page for runs that already exist."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vos_core.cli.clips import select_clips
+from vos_core.cli.options import clip_options, json_option
+
+
+@click.command("report")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN_DIR...", type=click.Path(path_type=Path))
+@clip_options
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The HTML file to write.")
+@click.option("--title", default="Video object segmentation runs", show_default=True, help="Heading of the page.")
+@json_option
+def command(runs: tuple[Path, ...], output: Path, title: str, as_json: bool, **clip_choice: Any) -> None:
+    """Write one HTML page for the runs in RUN_DIR..., the --output folders of earlier runs.
+
+    With --clips (or --layout, --video) the runs are scored and the page shows pictures; without, it shows costs and
+    whatever scores the records hold.
+
+    Example: vos report out/copy out/flow --clips clips --output page.html
+    """
+    from vos_core.report.compare import comparison_record, comparison_rows, text_table
+    from vos_core.report.page import write_page
+    from vos_core.report.scoring import score_run
+    from vos_core.run.record import read_run
+
+    # A moved run folder still knows its old place: the masks are where the record is.
+    records = [replace(read_run(path), output=str(path if path.is_dir() else path.parent)) for path in runs]
+    clips = select_clips(**clip_choice).clips if any(clip_choice.values()) else ()
+    if clips:
+        names = {clip.name for clip in clips}
+        records = [replace(record, clips=tuple(c for c in record.clips if c.name in names)) for record in records]
+        records = [score_run(record, clips) for record in records]
+    write_page(records, output, title=title, clips=clips)
+    rows = comparison_rows(records)
+    click.echo(json.dumps(comparison_record(records, title=title), indent=2) if as_json else text_table(rows))
+    click.echo(f"Page: {output}", err=True)
