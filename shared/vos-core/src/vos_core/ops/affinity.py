@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-TILE_BYTES = 16 * 2**20
+from vos_core.ops.backend import backend_of
+
+TILE_BYTES = 8 * 2**20
 """How much of a similarity matrix exists at a time, in bytes."""
 _GROUP = 8
 _GROUPED_FROM = 4096
@@ -32,8 +34,8 @@ class TopK(NamedTuple):
     indices: Tensor
 
 
-class _Terms(NamedTuple):
-    """Similarity as one product: (query @ key + node_offset + query_offset) * gain.
+class Match(NamedTuple):
+    """Similarity, not yet computed, as one product: (query @ key + node_offset + query_offset) * gain.
 
     Args:
         query: `(B, Q, C)`.
@@ -78,7 +80,7 @@ def similarity(key: Tensor, query: Tensor, *, shrinkage: Tensor | None = None, s
         selection: like `query`, channel weights 0-1 per query node.
     """
     with _full_precision(key):
-        terms = _terms(key, query, shrinkage, selection)
+        terms = match_terms(key, query, shrinkage, selection)
         return terms.rows(0, terms.query.shape[1]).transpose(1, 2)
 
 
@@ -154,7 +156,9 @@ def topk_affinity_since(
     """
     parts: list[list[TopK]] = [[] for _ in starts]
     with _full_precision(key):
-        terms = _terms(key, query, shrinkage, selection)
+        terms = match_terms(key, query, shrinkage, selection)
+        if _on_triton(terms.query, terms.key, terms.gain):
+            return [_select_triton(terms, k, start) for start in starts]
         for first, last in terms.tiles(tile_bytes):
             rows = terms.rows(first, last)
             for part, start in zip(parts, starts, strict=True):
@@ -180,7 +184,7 @@ def kernel_topk_affinity(
         tile_bytes: as in `topk_affinity`.
     """
     with _full_precision(key):
-        terms = _terms(key, query, None, None)
+        terms = match_terms(key, query, None, None)
         # Here similarities of different queries are compared, so the |q|^2 term counts.
         norm = query.float().flatten(2).square().sum(1).unsqueeze(2) / math.sqrt(query.shape[1])
         best: Tensor | None = None
@@ -218,6 +222,10 @@ def sparse_readout(affinity: TopK, rows: Tensor) -> Tensor:
         rows: `(B, N, D)`, see `value_rows`; N may be a prefix of a larger buffer.
     """
     batch, queries = affinity.indices.shape[:2]
+    if _on_triton(rows, affinity.weights):
+        from vos_core.ops.kernels.topk_readout import gather
+
+        return gather(affinity.weights, affinity.indices, rows)
     read = []
     for index in range(batch):
         # embedding_bag gathers and sums in one pass: no (Q, K, D) copy, 20 times faster than indexing on a CPU.
@@ -260,17 +268,18 @@ def usage(affinity: TopK, nodes: int) -> Tensor:
     return total.scatter_add_(1, affinity.indices.flatten(1), affinity.weights.flatten(1))
 
 
-def _terms(key: Tensor, query: Tensor, shrinkage: Tensor | None, selection: Tensor | None) -> _Terms:
+def match_terms(key: Tensor, query: Tensor, shrinkage: Tensor | None, selection: Tensor | None) -> Match:
+    """Return the terms of `similarity`, whose arguments these are."""
     key, query = key.float().flatten(2), query.float().flatten(2)
     scale = 1 / math.sqrt(key.shape[1])
     gain = None if shrinkage is None else shrinkage.float().flatten(2)
     if selection is None:
         norm = key.square().sum(1, keepdim=True)
-        return _Terms((query * (2 * scale)).transpose(1, 2), key, norm * -scale, None, gain)
+        return Match((query * (2 * scale)).transpose(1, 2), key, norm * -scale, None, gain)
     chosen = selection.float().flatten(2)
     both = torch.cat((query * chosen * (2 * scale), chosen * -scale), 1).transpose(1, 2)
     offset = (chosen * query.square()).sum(1).unsqueeze(2) * -scale
-    return _Terms(both, torch.cat((key, key.square()), 1), None, offset, gain)
+    return Match(both, torch.cat((key, key.square()), 1), None, offset, gain)
 
 
 def _topk_of_rows(rows: Tensor, k: int) -> TopK:
@@ -297,6 +306,22 @@ def _largest(rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
         candidates = torch.cat((candidates, rest), 2)
     scores, places = torch.topk(rows.gather(2, candidates), k, 2, sorted=False)
     return scores, candidates.gather(2, places)
+
+
+def _on_triton(*tensors: Tensor | None) -> bool:
+    given = [tensor for tensor in tensors if tensor is not None]
+    # The kernels have no backward pass: training reads from all nodes, and a gradient through top-k goes the torch way.
+    wants_gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    return not wants_gradient and backend_of("topk_readout", given[0]) == "triton"
+
+
+def _select_triton(terms: Match, k: int, start: int) -> TopK:
+    from vos_core.ops.kernels.topk_readout import select
+
+    node_offset, gain = (None if x is None else x[..., start:] for x in (terms.node_offset, terms.gain))
+    key = terms.key[..., start:]
+    found = select(terms.query, key, min(k, key.shape[2]), node_offset=node_offset, query_offset=terms.query_offset, gain=gain)
+    return TopK(found[0], found[1] + start)
 
 
 def _concatenate(parts: Sequence[TopK]) -> TopK:
