@@ -18,7 +18,10 @@ os.umask(_UMASK)
 _FILE_MODE = 0o666 & ~_UMASK  # mkstemp makes private files; results are ordinary ones
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "Free space or choose another --output, then run the same command again to resume"),
-    errno.EDQUOT: ("the disk quota is used up", "Free space or choose another --output, then run the same command again to resume"),
+    errno.EDQUOT: (
+        "the disk quota is used up",
+        "Free space or choose another --output, then run the same command again to resume",
+    ),
     errno.EROFS: ("the file system is read-only", "Choose another --output"),
     errno.EACCES: ("permission denied", "Choose another --output or change its permissions"),
     errno.EPERM: ("permission denied", "Choose another --output or change its permissions"),

@@ -1,0 +1,389 @@
+"""Frames one by one: image folders, video files, cameras; decoded ahead on threads with bounded memory, never a whole video."""
+
+from __future__ import annotations
+
+import io
+import re
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vos_core.errors import FrameError
+from vos_core.extras import require
+from vos_core.types import Clip, Frame, RgbImage
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+ImageBackend = Literal["pillow", "opencv"]
+"""Decoders differ by 1 to 3 levels: a method names the one that its reference used."""
+VideoBackend = Literal["opencv", "pyav"]
+EARLY_END = 0.98
+"""Containers estimate their length; a video that ends before this share of it is taken for damaged."""
+
+
+class EndOfFrames(Exception):  # noqa: N818 - not an error: the stream is over
+    """A stream of unknown length has no frame of that index."""
+
+
+class FrameSource(ABC):
+    """Frames of one clip in time order."""
+
+    parallel = False
+    """Whether `read` may be called from several threads at once to good effect."""
+
+    @property
+    @abstractmethod
+    def names(self) -> Sequence[str]:
+        """Frame names in time order; for a video file as many as its container says."""
+
+    @property
+    @abstractmethod
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first frame in pixels."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def read(self, index: int) -> Frame:
+        """Return frame `index`, decoded now.
+
+        Raises:
+            FrameError: it cannot be read.
+            EndOfFrames: the stream ended before it.
+        """
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while True:
+            try:
+                yield self.read(index)
+            except (EndOfFrames, IndexError):
+                return
+            index += 1
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Free what is open."""
+
+
+class ImageFolder(FrameSource):
+    """Frames that are image files (jpg, jpeg, png, bmp, webp).
+
+    Args:
+        frames: a folder, read in natural order (2 before 10), or the files in time order.
+        backend: `pillow` or `opencv`; both ignore an EXIF orientation.
+
+    Raises:
+        FrameError: no such folder, no images in it, or two with one stem.
+    """
+
+    parallel = True
+
+    def __init__(self, frames: Path | Sequence[Path], *, backend: ImageBackend = "pillow") -> None:
+        self.paths = list_images(frames) if isinstance(frames, Path) else list(frames)
+        self.backend = backend
+        self._names = [path.stem for path in self.paths]
+        twice = (
+            {name for name in self._names if self._names.count(name) > 1} if len(set(self._names)) < len(self._names) else set()
+        )
+        if twice:
+            name = min(twice)
+            both = ", ".join(str(path) for path in self.paths if path.stem == name)
+            raise FrameError(f"frame {name} exists more than once: {both}", fix="Keep one file per frame name")
+        self._size: tuple[int, int] | None = None
+
+    @property
+    def names(self) -> Sequence[str]:
+        """File stems."""
+        return self._names
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first frame in pixels; decodes it once."""
+        if self._size is None:
+            height, width = self.read(0).rgb.shape[:2]
+            self._size = (height, width)
+        return self._size
+
+    def read(self, index: int) -> Frame:
+        """Return frame `index`; raises `FrameError` naming the file when it is missing, truncated or no image."""
+        path = self.paths[index]
+        return Frame(index, path.stem, read_image(path, backend=self.backend))
+
+
+class VideoFile(FrameSource):
+    """Frames of a video file, named 00000, 00001, ...; shown upright, as players do.
+
+    Args:
+        path: any container that the backend's FFmpeg reads.
+        backend: `opencv`, or `pyav` (extra `video`).
+
+    Raises:
+        FrameError: the file is missing or holds no video.
+    """
+
+    def __init__(self, path: Path, *, backend: VideoBackend = "opencv") -> None:
+        if not path.is_file():
+            raise FrameError(f"video {path} does not exist", fix="Check the path")
+        self.path = path
+        self._decoder: _OpenCvDecoder | _PyAvDecoder = _OpenCvDecoder(path) if backend == "opencv" else _PyAvDecoder(path)
+        self._lock = threading.Lock()
+        self._first = self.read(0).rgb.shape[:2]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Numbers with five digits, as many as the container says there are frames."""
+        return [f"{index:05d}" for index in range(self._decoder.count)]
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, 0.0 if the container does not say."""
+        return self._decoder.fps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first frame in pixels."""
+        return (self._first[0], self._first[1])
+
+    def read(self, index: int) -> Frame:
+        """Return frame `index`; the next one is cheap, others need a seek."""
+        with self._lock:
+            rgb = self._decoder.read(index)
+        if rgb is None:
+            if index == 0 or index < int(self._decoder.count * EARLY_END) - 1:
+                raise FrameError(
+                    f"video {self.path} ends or is damaged at frame {index} of {self._decoder.count}",
+                    fix="Repair it (ffmpeg -i in -c copy out) or cut it before that frame",
+                )
+            self._decoder.count = index
+            raise EndOfFrames(f"{self.path} has {index} frames")
+        return Frame(index, f"{index:05d}", rgb)
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._decoder.close()
+
+
+class Camera:
+    """Live frames of a capture device; iterate, and stop when you like.
+
+    Args:
+        device: number of the device.
+
+    Raises:
+        FrameError: it cannot be opened.
+    """
+
+    def __init__(self, device: int = 0) -> None:
+        self.device = device
+        self._capture = cv2.VideoCapture(device)
+        if not self._capture.isOpened():
+            raise FrameError(f"camera {device} cannot be opened", fix="Check that it is connected and not in use")
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while True:
+            found, bgr = self._capture.read()
+            if not found:
+                return
+            yield Frame(index, f"{index:05d}", _rgb(bgr))
+            index += 1
+
+    def close(self) -> None:
+        """Free the device."""
+        self._capture.release()
+
+
+class _OpenCvDecoder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._capture = cv2.VideoCapture(str(path))
+        if not self._capture.isOpened():
+            raise FrameError(f"{path} is not a video that can be decoded", expected="a file such as mp4, webm, avi, mov or mkv")
+        self.count = max(1, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self._next = 0
+
+    def read(self, index: int) -> RgbImage | None:
+        if index != self._next and not self._seek(index):
+            return None
+        found, bgr = self._capture.read()
+        if not found:
+            return None
+        self._next = index + 1
+        return _rgb(bgr)
+
+    def _seek(self, index: int) -> bool:
+        if index < self._next or index > self._next + 64:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
+            if int(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
+                self._next = index
+                return True
+            # The container cannot seek to a frame: decode from the start.
+            self._capture.release()
+            self._capture = cv2.VideoCapture(str(self.path))
+            self._next = 0
+        while self._next < index:
+            if not self._capture.grab():
+                return False
+            self._next += 1
+        return True
+
+    def close(self) -> None:
+        self._capture.release()
+
+
+class _PyAvDecoder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._av: Any = require("av", extra="video", purpose="decode video with PyAV")
+        self._open()
+        stream = self._container.streams.video[0]
+        self.fps = float(stream.average_rate or 0)
+        seconds = float(stream.duration * stream.time_base) if stream.duration else (self._container.duration or 0) / 1e6
+        self.count = max(1, stream.frames or round(seconds * self.fps))
+
+    def _open(self) -> None:
+        try:
+            self._container = self._av.open(str(self.path))
+            self._frames = self._container.decode(video=0)
+        except (self._av.error.FFmpegError, IndexError, ValueError) as error:
+            raise FrameError(f"{self.path} is not a video that can be decoded ({error})") from error
+        self._next = 0
+
+    def read(self, index: int) -> RgbImage | None:
+        if index < self._next:
+            self._container.close()
+            self._open()
+        try:
+            for frame in self._frames:
+                self._next += 1
+                if self._next == index + 1:
+                    return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
+        except self._av.error.FFmpegError:
+            return None
+        return None
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files of a folder in natural order.
+
+    Raises:
+        FrameError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise FrameError(f"frame folder {folder} does not exist", fix="Check the path")
+    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
+    if not found:
+        raise FrameError(f"folder {folder} holds no images", expected=f"files that end in {', '.join(sorted(IMAGE_SUFFIXES))}")
+    return sorted(found, key=lambda path: natural_key(path.name))
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts `frame2` before `frame10`."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def read_image(path: Path, *, backend: ImageBackend = "pillow") -> RgbImage:
+    """Return an image file as uint8 `(H, W, 3)` RGB; an EXIF orientation is ignored.
+
+    Raises:
+        FrameError: the file is missing, truncated or no image.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"frame {path} cannot be read ({error.strerror})", fix="Check that it exists and is readable") from error
+    return _decode_pillow(data, path) if backend == "pillow" else _decode_opencv(data, path)
+
+
+def open_frames(path: Path, *, backend: ImageBackend = "pillow") -> FrameSource:
+    """Return the frames of a folder of images or of a video file."""
+    return ImageFolder(path, backend=backend) if path.is_dir() or not path.exists() else VideoFile(path)
+
+
+def open_clip(clip: Clip, *, backend: ImageBackend = "pillow") -> FrameSource:
+    """Return the frames of a clip."""
+    return VideoFile(clip.video) if clip.video is not None else ImageFolder(clip.frames, backend=backend)
+
+
+def prefetch(source: FrameSource, *, start: int = 0, depth: int = 4, threads: int = 2) -> Generator[Frame, None, None]:
+    """Yield the frames of `source` from `start` on, in order, decoded ahead on threads.
+
+    At most `depth` decoded frames wait. Close the generator (`contextlib.closing`) to stop early: no thread is left behind. An error
+    of frame i is raised when frame i is due.
+
+    Args:
+        source: what to read; image folders decode on all `threads`, streams on one.
+        start: first frame.
+        depth: frames decoded ahead, at least 1.
+        threads: decoding threads, at least 1.
+    """
+    pool = ThreadPoolExecutor(threads if source.parallel else 1, thread_name_prefix="decode")
+    waiting: deque[Future[Frame]] = deque()
+    following = start
+    try:
+        while True:
+            while len(waiting) < max(1, depth) and not (source.parallel and following >= len(source)):
+                waiting.append(pool.submit(source.read, following))
+                following += 1
+            if not waiting:
+                return
+            try:
+                frame = waiting.popleft().result()
+            except EndOfFrames:
+                return
+            yield frame
+            del frame  # else it stays alive while the next one is awaited
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode_pillow(data: bytes, path: Path) -> RgbImage:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            image.load()
+            return np.array(image.convert("RGB") if image.mode != "RGB" else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _decode_opencv(data: bytes, path: Path) -> RgbImage:
+    # OpenCV fills the missing part of a truncated JPEG with grey and only prints a warning.
+    if data[:2] == b"\xff\xd8" and not _jpeg_is_whole(data):
+        raise _damaged(path, "the JPEG data ends early")
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    if bgr is None:
+        raise _damaged(path, "it cannot be decoded")
+    return _rgb(bgr)
+
+
+def _jpeg_is_whole(data: bytes) -> bool:
+    """Return whether an end marker follows the picture's scan; inside a scan those bytes cannot occur."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xDA:
+            return data.find(b"\xff\xd9", at) >= 0
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return False
+
+
+def _damaged(path: Path, why: str) -> FrameError:
+    return FrameError(f"frame {path} is damaged: {why}", expected="a whole image file", fix="Copy or extract it again")
+
+
+def _rgb(bgr: Any) -> RgbImage:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
