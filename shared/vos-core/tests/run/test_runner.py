@@ -217,9 +217,9 @@ def test_weights_are_named_or_refused(tmp_path):
     info = MethodInfo(name="m", summary="", build=FLOW.build, variants=("s", "l"), weights={"s": ("none-such",), "l": ()})
     assert choose_variant(info, None) == "s"
     assert choose_weights(info, "s", "random").record == {"name": "random", "sha256": None, "trained": False}
-    with pytest.raises(WeightsError, match="--weights FILE.*--weights random"):
+    with pytest.raises(WeightsError, match=r"--weights FILE.*--weights random"):
         choose_weights(info, "s", "auto")
-    with pytest.raises(WeightsError, match="no released weights.*--weights FILE"):
+    with pytest.raises(WeightsError, match=r"no released weights.*--weights FILE"):
         choose_weights(info, "l", None)
     file = tmp_path / "w.pth"
     file.write_bytes(b"abc")

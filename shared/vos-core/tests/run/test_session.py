@@ -86,7 +86,7 @@ def test_frame_of_another_size_is_named(make_clip, recorder):
     clip = make_clip()
     cv2.imwrite(str(clip.frames[3]), np.zeros((50, 64, 3), np.uint8))
     notes = Notes()
-    with pytest.raises(FrameError, match="00003.*64x50.*64x48"):
+    with pytest.raises(FrameError, match=r"00003.*64x50.*64x48"):
         run_clip(recorder(), clip, [notes])
     assert (notes.closed, notes.aborted) == (0, 1)
 
@@ -122,10 +122,8 @@ def test_adaptive_method_sees_all_frames_and_prompts_first(make_clip, recorder):
     class Adaptive(recorder):
         def adapt(self, frames, prompts):
             assert not self.calls
-            self.adapted = (
-                [frames.read(i).name for i in range(len(frames))],
-                {i: [p.object_id for p in g] for i, g in prompts.items()},
-            )
+            names = [frames.read(index).name for index in range(len(frames))]
+            self.adapted = (names, {index: [prompt.object_id for prompt in given] for index, given in prompts.items()})
 
     segmenter = Adaptive()
     record = run_clip(segmenter, make_clip(births={4: 0, 6: 2}, prompt_rule="first_seen"))

@@ -6,7 +6,7 @@ Flow: T. Kroeger, R. Timofte, D. Dai, L. Van Gool, "Fast Optical Flow using Dens
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -52,11 +52,11 @@ class FlowSegmenter:
         self._flow.setFinestScale(config.finest_scale)
         self._ids: list[int] = []
         self._soft: npt.NDArray[np.float32] | None = None  # (N, H, W), 0-1; background is what is left
-        self._grey: npt.NDArray[np.uint8] | None = None
+        self._grey: npt.NDArray[Any] | None = None
 
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> FrameResult:
         """Return the warped masks for `frame`, with those of `prompts` painted over them."""
-        grey = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
+        grey: npt.NDArray[Any] = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
         if self._grey is None:
             if not prompts:
                 raise UsageError(f"frame {frame.name} is the first and brings no mask", fix="Give a mask with the first step")
@@ -68,12 +68,12 @@ class FlowSegmenter:
             self._paint(prompt.object_id, checked_mask(prompt, frame))
         return self._result()
 
-    def _warp(self, grey: npt.NDArray[np.uint8]) -> None:
+    def _warp(self, grey: npt.NDArray[Any]) -> None:
         assert self._grey is not None
         assert self._soft is not None
         if grey.shape != self._grey.shape:
             raise UsageError(f"a frame of {grey.shape} after frames of {self._grey.shape}", expected="frames of one size")
-        back = self._flow.calc(grey, self._grey, None)  # where each pixel of this frame came from
+        back = self._calc(grey, self._grey)  # where each pixel of this frame came from
         height, width = grey.shape
         x = back[..., 0] + np.arange(width, dtype=np.float32)
         y = back[..., 1] + np.arange(height, dtype=np.float32)[:, None]
@@ -83,12 +83,16 @@ class FlowSegmenter:
             if trust is not None:
                 plane *= trust
 
+    def _calc(self, start: npt.NDArray[Any], end: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the flow `(H, W, 2)`, x then y in pixels, from `start` to `end`."""
+        return self._flow.calc(start, end, np.empty((*start.shape, 2), np.float32))
+
     def _trust(
-        self, grey: npt.NDArray[np.uint8], back: npt.NDArray[np.float32], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
+        self, grey: npt.NDArray[Any], back: npt.NDArray[np.float32], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]
     ) -> npt.NDArray[np.float32]:
         """Return the factor on the masks, `(H, W)`: 1 where the flow from t-1 to t leads back to where `back` came from."""
         assert self._grey is not None
-        there = self._flow.calc(self._grey, grey, None)
+        there = self._calc(self._grey, grey)
         there = cv2.remap(there, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         error = cv2.magnitude(there[..., 0] + back[..., 0], there[..., 1] + back[..., 1])
         bound = 1 + 0.1 * cv2.magnitude(back[..., 0], back[..., 1])  # pixels; grows as flow errors do with its length

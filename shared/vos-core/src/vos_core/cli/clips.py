@@ -43,17 +43,17 @@ def select_clips(
     for option, value, partner in (("--root", root, "--layout"), ("--split", split, "--layout"), ("--mask", mask, "--video")):
         if value is not None and partner not in used:
             raise UsageError(f"{option} was given without {partner}", fix=f"Add {partner} or leave out {option}")
-    found = _open(clips, layout, root, split, video, mask)
+    opened = _open(clips, layout, root, split, video, mask)
     if only is None:
-        return found
+        return opened
     names = [name.strip() for name in only.split(",") if name.strip()]
-    known = {clip.name: clip for clip in found.clips}
-    unknown = [name for name in names if name not in known and not any(name in fault for fault in found.faults)]
+    known = {clip.name: clip for clip in opened.clips}
+    unknown = [name for name in names if name not in known and not any(name in fault for fault in opened.faults)]
     if unknown or not names:
         shown = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
         raise UsageError(f"no clips are called {', '.join(unknown) or repr(only)}", expected=f"names among: {shown}")
     chosen = tuple(known[name] for name in dict.fromkeys(names) if name in known)
-    return Selection(chosen, tuple(fault for fault in found.faults if any(name in fault for name in names)))
+    return Selection(chosen, tuple(fault for fault in opened.faults if any(name in fault for name in names)))
 
 
 def _open(

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,8 @@ def _devices() -> dict[str, str]:
         return {**found, "cuda": f"no ({why})"}
     for index in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(index)
-        bf16 = "bf16" if about.major >= 8 else "no bf16"
-        found[f"cuda:{index}"] = (
-            f"{about.name}, {about.total_memory / 2**30:.0f} GiB, compute {about.major}.{about.minor}, {bf16}"
-        )
+        kind = f"compute {about.major}.{about.minor}, {'bf16' if about.major >= 8 else 'no bf16'}"
+        found[f"cuda:{index}"] = f"{about.name}, {about.total_memory / 2**30:.0f} GiB, {kind}"
     return {**found, "cuda runtime": str(torch.version.cuda)}
 
 
@@ -123,9 +122,38 @@ def _try_image(path: Path) -> str:
 
 
 def _ops() -> dict[str, str]:
-    from vos_core.ops.backend import probe
+    """Run every op once on every backend, on the GPU where there is one."""
+    import torch
 
-    return {name: "works" if problem is None else f"no: {problem}" for name, problem in probe().items()}
+    from vos_core.ops import affinity, components, morphology, window
+    from vos_core.ops.backend import OPS, use_backends
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    square = torch.zeros(1, 1, 16, 16, device=device)
+    square[..., 4:9, 4:9] = 1
+    features = torch.rand(1, 16, 64, device=device)
+    image = torch.rand(1, 16, 8, 8, device=device)
+    tries: dict[str, Callable[[], object]] = {
+        "components": lambda: components.connected_components(square > 0),
+        "morphology": lambda: morphology.dilate_disk(square > 0, 2),
+        "topk_readout": lambda: affinity.topk_readout(features, features, features[None], 4),
+        "local_attention": lambda: window.local_attention(image, image, image, heads=1, max_dis=2),
+    }
+    found: dict[str, str] = {}
+    for op, backends in OPS.items():
+        for backend in backends:
+            where = "cpu" if backend == "opencv" else device
+            if backend == "opencv":
+                square, features, image = square.cpu(), features.cpu(), image.cpu()
+            else:
+                square, features, image = square.to(device), features.to(device), image.to(device)
+            with use_backends(f"{op}={backend}"):
+                try:
+                    tries[op]()
+                    found[f"{op} {backend}"] = f"works on {where}"
+                except Exception as error:  # noqa: BLE001 - whatever a broken toolchain raises is what the report is for
+                    found[f"{op} {backend}"] = f"no: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+    return found
 
 
 def _cache() -> dict[str, str]:

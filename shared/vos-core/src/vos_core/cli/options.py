@@ -56,24 +56,18 @@ def method_options(function: F) -> F:
             help="Checkpoint: a registered name, a file, or random for untrained weights.",
         ),
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with the method's options."),
-        click.option(
-            "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set one option of the method; repeatable."
-        ),
+        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set one method option; repeatable."),
     )(function)
 
 
 def clip_options(function: F) -> F:
     """Add the three ways to name clips: `--clips`, `--layout --root --split`, `--video --mask`; and `--only`."""
     return _stack(
-        click.option(
-            "--clips", type=click.Path(path_type=Path), help="Folder with JPEGImages and Annotations, or with one folder a clip."
-        ),
+        click.option("--clips", type=click.Path(path_type=Path), help="Folder of clips: JPEGImages and Annotations."),
         click.option("--layout", metavar="NAME", help="Data set layout, such as davis2017; see: vos data --help."),
         click.option("--root", type=click.Path(path_type=Path), help="Root folder of the data set (with --layout)."),
         click.option("--split", metavar="NAME", help="Split of the data set (with --layout)."),
-        click.option(
-            "--video", type=click.Path(path_type=Path), help="Video file, or folder of one clip's frames (with --mask)."
-        ),
+        click.option("--video", type=click.Path(path_type=Path), help="Video file or folder of frames (with --mask)."),
         click.option("--mask", type=click.Path(path_type=Path), help="Mask of the first frame (with --video)."),
         click.option("--only", metavar="A,B", help="Names of the clips to take, separated by commas."),
     )(function)

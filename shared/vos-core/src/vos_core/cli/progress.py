@@ -23,22 +23,16 @@ class ProgressBar:
         self._lengths = {clip.name: len(clip.frames) for clip in clips}
         self._done: dict[str, int] = {}
         self._ended = 0
-        interactive = sys.stderr.isatty()
-        # A log file gets a line every half minute, a terminal a bar that moves.
-        self._bar = tqdm(
-            total=sum(self._lengths.values()),
-            unit="frame",
-            file=sys.stderr,
-            mininterval=0.1 if interactive else 30.0,
-            dynamic_ncols=True,
-        )
+        pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a terminal gets a bar that moves, a log file a line now and then
+        total = sum(self._lengths.values())
+        self._bar = tqdm(total=total, unit="frame", file=sys.stderr, mininterval=pause, dynamic_ncols=True)
 
     def update(self, event: Progress) -> None:
         """Show one event."""
         if event.kind == "frame":
             if event.total != self._lengths[event.clip]:  # a video, or a clip whose first mask comes late
-                self._bar.total += event.total - self._lengths[event.clip]
                 self._lengths[event.clip] = event.total
+                self._bar.total = sum(self._lengths.values())
             self._bar.update(event.done - self._done.get(event.clip, 0))
             self._done[event.clip] = event.done
             return

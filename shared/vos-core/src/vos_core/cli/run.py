@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from vos_core.types import ClipRecord, RunRecord
 @click.option("-m", "--method", required=True, metavar="NAME", help="Installed method; see: vos methods.")
 @run_options
 @click.pass_context
-def command(context: click.Context, method: str, **options: Any) -> None:
+def command(context: click.Context, /, method: str, **options: Any) -> None:
     """Follow objects through clips with one method; write a mask per frame and run.json.
 
     A repeated command resumes: clips that are done are kept. Exit code 0: all clips done, 1: some failed, 2: wrong use.
@@ -136,18 +136,17 @@ def format_table(record: RunRecord) -> str:
     header = ("clip", "status", "frames", "objects", "size", "frames/s", "peak MiB", "state MiB")
     rows = [header, *(_row(clip) for clip in record.clips)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column < 2 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
+    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
     steps = [seconds for clip in record.clips for seconds in clip.step_seconds]
     done = sum(clip.status == "done" for clip in record.clips)
     speed = f", {len(steps) / sum(steps):.1f} frames/s in the method" if steps and sum(steps) else ""
     lines.append(f"{done} of {len(record.clips)} clips done, {len(steps)} frames{speed}; masks in {record.output}")
     return "\n".join(lines)
+
+
+def _aligned(row: tuple[str, ...], widths: Sequence[int]) -> Iterator[str]:
+    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.ljust(width) if column < 2 else cell.rjust(width)  # names to the left, numbers to the right
 
 
 def _row(clip: ClipRecord) -> tuple[str, ...]:

@@ -72,15 +72,13 @@ class ClipPrompts:
         return [Prompt(object_id=object_id, mask=labels == object_id) for object_id in new]
 
     def _fitted(self, labels: LabelMap, name: str, size: tuple[int, int]) -> LabelMap:
-        """Return `labels` at the frame's `size`: a difference of one pixel is rounding of some resizing tool, more is a mistake."""
+        """Return `labels` at the frame's `size`: one pixel off is a resizer's rounding, more is a mistake."""
         if labels.shape == size:
             return labels
         (rows, columns), (height, width) = labels.shape, size
         found = f"mask {self.clip.annotations[name]} is {columns}x{rows}, its frame {width}x{height}"
         if abs(rows - height) > 1 or abs(columns - width) > 1:
-            raise MaskError(
-                found, expected="a mask of the frame's size", fix="Resize it with nearest neighbour, or give the right mask"
-            )
+            raise MaskError(found, expected="a mask of the frame's size", fix="Give the mask that belongs to the frame")
         self.warnings.append(f"{found}: last row or column repeated or cut")
         return labels[np.minimum(np.arange(height), rows - 1)[:, None], np.minimum(np.arange(width), columns - 1)]
 

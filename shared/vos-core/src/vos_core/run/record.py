@@ -7,11 +7,11 @@ import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any
 
-from vos_core.contract import MethodInfo
+from vos_core.contract import ENTRY_POINT_GROUP, MethodInfo
 from vos_core.errors import OutputError
 from vos_core.io.atomic import write_json
 from vos_core.types import ClipRecord, RunRecord
@@ -60,18 +60,21 @@ def read_run_data(path: Path) -> dict[str, Any]:
 def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
     """Return the clip record that `asdict` and JSON made `item` from."""
     known = {field.name for field in fields(ClipRecord)}
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in item.items() if name in known}
+    values: dict[str, Any] = {name: item[name] for name in item if name in known}
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
     return ClipRecord(**values)
 
 
 def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu") -> dict[str, Any]:
     """Return versions and machine for a run record: nothing that names a user, a path or a repository."""
     versions = {name: _version(name) for name in _PACKAGES}
-    if method is not None:
-        root = method.build.__module__.partition(".")[0]
-        for name in packages_distributions().get(root, ()):
-            versions[name] = _version(name)
-    found = {
+    for point in entry_points(group=ENTRY_POINT_GROUP):
+        package = point.module.partition(".")[0]
+        if method is not None and point.dist is not None and method.build.__module__.partition(".")[0] == package:
+            versions[point.dist.name] = point.dist.version
+    found: dict[str, Any] = {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,7 +30,7 @@ class View:
     def frame(self, frame: Frame) -> Frame:
         """Return `frame` as this view shows it."""
         height, width = self.size(*frame.rgb.shape[:2])
-        rgb = frame.rgb
+        rgb: npt.NDArray[Any] = frame.rgb
         if rgb.shape[:2] != (height, width):
             rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC)
         if self.flipped:
