@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vos_core.errors import ScoreError
-from vos_core.io.png import read_indices
 from vos_core.metrics.boundary import measure_pair
 from vos_core.metrics.packed import LabelFrame, empty, pack
 from vos_core.metrics.scores import Conclusion, ObjectScores, VideoScores, all_objects
-from vos_core.metrics.source import Missing, VideoJob, VideoReader, absent_warning, check_size, list_folders, list_masks
+from vos_core.metrics.source import Missing, VideoJob, VideoReader, absent_warning, check_size, list_folders, list_masks, read_labels
 from vos_core.metrics.summary import mean_of
 from vos_core.metrics.tables import folder_table
 
@@ -122,12 +121,13 @@ class SavProtocol:
         f: list[float] = []
         shown, absent = False, 0
         for name in names:
-            labels = read_indices(truth_files[name])
+            where = f"{name} of object {folder}"
+            labels = read_labels(truth_files[name], video=job.video, frame=where)
             truth = pack(labels)
             prediction = empty(*labels.shape)
             if name in predictions:
-                guess = read_indices(predictions[name])
-                check_size(guess, labels, video=job.video, frame=f"{name} of object {folder}", path=predictions[name])
+                guess = read_labels(predictions[name], video=job.video, frame=where)
+                check_size(guess, labels, video=job.video, frame=where, path=predictions[name])
                 prediction = pack(guess)
             else:
                 absent += 1

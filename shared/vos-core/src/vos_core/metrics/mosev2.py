@@ -78,7 +78,7 @@ class MoseV2Protocol:
         metrics["total_time"] = round(time.monotonic() - self.started, 2)
         lines = [f"{key}: {_text(value, 2)}" for key, value in percents.items()]
         lines.append("Copy-Paste: " + ",".join(_text(value, 1) for value in percents.values()))
-        tables = {"metrics.json": json.dumps(metrics, indent=4), "scores.txt": "\n".join(lines)}
+        tables = {"metrics.json": json.dumps(metrics, indent=4), "scores.txt": "\n".join(lines) + "\n"}
         return Conclusion(scores, rows, tables, unscored_warnings([item for item in objects if not item.details.get("absent")]))
 
     def _absent_video(self, job: VideoJob) -> VideoScores:

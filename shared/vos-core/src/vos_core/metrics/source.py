@@ -11,9 +11,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from vos_core.errors import ScoreError
+from vos_core.errors import MaskError, ScoreError
 from vos_core.io.png import read_indices
-from vos_core.types import VOID
+from vos_core.types import VOID, Clip
 
 Missing = Literal["error", "empty"]
 """What an absent prediction is: a mistake, or an empty mask."""
@@ -49,6 +49,7 @@ class VideoJob:
         truth_files: frame name -> truth file, in time order, where a layout lists them; None = every PNG in `truth`.
         objects: what a protocol's meta file says about the objects, by object name.
         length: number of frames if a meta file says it.
+        clip: the described clip, where masks are read by its rules instead of as plain label maps.
     """
 
     video: str
@@ -57,6 +58,7 @@ class VideoJob:
     truth_files: Mapping[str, Path] | None = None
     objects: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     length: int | None = None
+    clip: Clip | None = None
 
 
 class VideoReader:
@@ -102,7 +104,7 @@ class VideoReader:
                 f"video {self.job.video}, frame {name}: no ground truth mask {self.job.truth / (name + '.png')}",
                 fix="Check the frame range in the meta file and the ground truth folder",
             )
-        return self._read(self.truth_files[name])
+        return self._read(self.truth_files[name], name)
 
     def prediction(self, name: str, like: Labels) -> Labels:
         """Return the predicted label map of a frame, of the same size as the truth `like`; empty if absent and allowed to be."""
@@ -115,7 +117,7 @@ class VideoReader:
                 )
             self.absent += 1
             return np.zeros(like.shape, np.uint8)
-        labels = self._read(path)
+        labels = self._read(path, name)
         check_size(labels, like, video=self.job.video, frame=name, path=path)
         return labels
 
@@ -128,9 +130,17 @@ class VideoReader:
         """Return what a user should know about the frames that were read."""
         return absent_warning(self.job.video, self.absent)
 
-    def _read(self, path: Path) -> Labels:
-        labels = read_indices(path)
+    def _read(self, path: Path, name: str) -> Labels:
+        labels = read_labels(path, video=self.job.video, frame=name)
         return (labels > 0).view(np.uint8) if self.binary else labels
+
+
+def read_labels(path: Path, *, video: str, frame: str) -> Labels:
+    """Return the label map in a PNG; a `MaskError` of the reader is raised again with video and frame."""
+    try:
+        return read_indices(path)
+    except MaskError as error:
+        raise MaskError(f"video {video}, frame {frame}: {error.found}", expected=error.expected, fix=error.fix) from error
 
 
 def absent_warning(video: str, count: int) -> tuple[str, ...]:

@@ -70,5 +70,5 @@ class TrackEvalProtocol:
             for item in objects
         ]
         scores = dataset_means(rows, ("J", "F"))
-        scores = {"J&F-Mean": (scores["J-Mean"] + scores["F-Mean"]) / 2, **scores, "tracks": float(len(objects))}
+        scores = {"J&F-Mean": (scores["J-Mean"] + scores["F-Mean"]) / 2, **scores}
         return Conclusion(scores, [flat_summaries(row) for row in rows], {}, unscored_warnings(objects))
