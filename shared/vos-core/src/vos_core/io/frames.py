@@ -321,8 +321,8 @@ def open_clip(clip: Clip, *, backend: ImageBackend = "pillow") -> FrameSource:
 def prefetch(source: FrameSource, *, start: int = 0, depth: int = 4, threads: int = 2) -> Generator[Frame, None, None]:
     """Yield the frames of `source` from `start` on, in order, decoded ahead on threads.
 
-    At most `depth` decoded frames wait. Close the generator (`contextlib.closing`) to stop early: no thread is left behind. An error
-    of frame i is raised when frame i is due.
+    At most `depth` decoded frames wait. Close the generator (`contextlib.closing`) to stop early: no thread is left behind. An
+    error of frame i is raised when frame i is due.
 
     Args:
         source: what to read; image folders decode on all `threads`, streams on one.
