@@ -79,7 +79,9 @@ def written(tmp_path_factory: pytest.TempPathFactory, write_masks: Run) -> Run:
 
     def write(case: Any, side: str) -> Path:
         objects = case["objects"] if case.get("mask_layout") else None
-        key = json.dumps([case[side], case["sequences"], case["frame_names"], case.get("every"), case.get("mask_layout"), objects])
+        key = json.dumps(
+            [case[side], case["sequences"], case["frame_names"], case.get("every"), case.get("mask_layout"), objects]
+        )
         if key in done:
             return done[key]
         done[key] = root = tmp_path_factory.mktemp(side)

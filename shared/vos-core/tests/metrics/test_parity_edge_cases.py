@@ -101,7 +101,11 @@ def check(protocol: str, want: Any, evaluation: Evaluation, case: Any) -> None:
     else:
         assert protocol == "trackeval_unsup"
         for name, value in want.items():
-            got = len(evaluation.object_scores) if name == "num_gt_tracks" else evaluation.scores[f"{name}-Mean" if name == "J&F" else name]
+            got = (
+                len(evaluation.object_scores)
+                if name == "num_gt_tracks"
+                else evaluation.scores[f"{name}-Mean" if name == "J&F" else name]
+            )
             same(got, value, name)
 
 

@@ -51,7 +51,9 @@ def test_mask_pairs(case: Any) -> None:
             row = rows[k]
             axis, order = case["packing"]["axis"], case["packing"]["bitorder"]
             masks = {
-                name: np.unpackbits(arrays[pattern.format(case=k)], axis=axis, bitorder=order)[:, : row[case["packing"]["width_key"]]]
+                name: np.unpackbits(arrays[pattern.format(case=k)], axis=axis, bitorder=order)[
+                    :, : row[case["packing"]["width_key"]]
+                ]
                 for name, pattern in case["arrays"].items()
             }
             for key, spec in case["measures"].items():

@@ -19,7 +19,9 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 def _common(function: F) -> F:
     for option in (
         click.option("--json", "as_json", is_flag=True, help="Print scores as one JSON object on stdout."),
-        click.option("--output", type=click.Path(path_type=Path), help="Folder for the tables and results.json [default: the results]."),
+        click.option(
+            "--output", type=click.Path(path_type=Path), help="Folder for the tables and results.json [default: the results]."
+        ),
         click.option(
             "--missing",
             type=click.Choice(["error", "empty"]),
@@ -28,7 +30,9 @@ def _common(function: F) -> F:
             help="What an absent predicted mask is: a mistake, or an empty mask.",
         ),
         click.option(
-            "--reuse/--re", default=False, help="Take stored scores if neither masks nor options changed, or score again [default]."
+            "--reuse/--re",
+            default=False,
+            help="Take stored scores if neither masks nor options changed, or score again [default].",
         ),
     ):
         function = option(function)
@@ -53,17 +57,27 @@ def command() -> None:
 
 
 @command.command()
-@click.option("--davis-path", type=FOLDER, required=True, help="DAVIS root, flat or split by year; needs annotations and lists only.")
+@click.option(
+    "--davis-path", type=FOLDER, required=True, help="DAVIS root, flat or split by year; needs annotations and lists only."
+)
 @click.option("--results-path", type=FOLDER, required=True, help="Folder with one sub-folder of PNG masks per sequence.")
 @click.option("--set", "split", default="val", show_default=True, help="Name of the sequence list.")
 @click.option(
-    "--task", type=click.Choice(["semi-supervised", "unsupervised"]), default="semi-supervised", show_default=True, help="Protocol."
+    "--task",
+    type=click.Choice(["semi-supervised", "unsupervised"]),
+    default="semi-supervised",
+    show_default=True,
+    help="Protocol.",
 )
 @click.option("--year", type=click.Choice(["2017", "2016"]), default="2017", show_default=True, help="2016 merges all objects.")
 @click.option("--resolution", default="480p", show_default=True, help="Folder below the annotations.")
 @click.option("--sequences", metavar="A,B", help="Score only these sequences.")
-@click.option("--max-proposals", type=click.IntRange(1), default=20, show_default=True, help="Highest id in the unsupervised task.")
-@click.option("--format", "formats", default="csv,json", show_default=True, help="Files to write: csv, json, txt (the server's scores.txt).")
+@click.option(
+    "--max-proposals", type=click.IntRange(1), default=20, show_default=True, help="Highest id in the unsupervised task."
+)
+@click.option(
+    "--format", "formats", default="csv,json", show_default=True, help="Files to write: csv, json, txt (the server's scores.txt)."
+)
 @_processes("-n", "--processes")
 @LEGACY_DECAY
 @_common
@@ -128,8 +142,12 @@ def folder(
 
 
 @command.command()
-@click.option("--gt_root", "--gt-root", type=FOLDER, required=True, help="Annotations_6fps: per video one folder per object, or label maps.")
-@click.option("--pred_root", "--pred-root", type=FOLDER, required=True, help="Results in the same layout; further frames are ignored.")
+@click.option(
+    "--gt_root", "--gt-root", type=FOLDER, required=True, help="Annotations_6fps: per video one folder per object, or label maps."
+)
+@click.option(
+    "--pred_root", "--pred-root", type=FOLDER, required=True, help="Results in the same layout; further frames are ignored."
+)
 @_processes("-n", "--processes")
 @click.option("-s", "--strict", is_flag=True, help="Both sides must hold the same videos; else the common ones are scored.")
 @click.option("-d", "--do-not-skip-first-and-last-frame", "all_frames", is_flag=True, help="Score the first and last frame too.")
@@ -148,14 +166,18 @@ def sav(gt_root: Path, pred_root: Path, processes: int | None, strict: bool, all
 
 @command.command()
 @click.option("--lvos_path", "--lvos-path", type=FOLDER, required=True, help="LVOS root, or one split of it.")
-@click.option("--results_path", "--results-path", type=FOLDER, required=True, help="Folder with one sub-folder of masks per video.")
+@click.option(
+    "--results_path", "--results-path", type=FOLDER, required=True, help="Folder with one sub-folder of masks per video."
+)
 @click.option("--set", "split", default="valid", show_default=True, help="Split.")
 @click.option(
     "--task", type=click.Choice(["semi", "unsup_single", "unsup_multiple"]), default="semi", show_default=True, help="Protocol."
 )
 @click.option("--unseen", type=FILE, help="List of the videos of unseen categories [default: unseen_videos.txt of the data set].")
 @_processes("--mp_nums", "--mp-nums", "-n", "--processes")
-@click.option("--legacy-range", is_flag=True, help="Unsupervised: divide by a frame that was not scored, as the official tool does.")
+@click.option(
+    "--legacy-range", is_flag=True, help="Unsupervised: divide by a frame that was not scored, as the official tool does."
+)
 @_common
 def lvos(
     lvos_path: Path,
@@ -179,7 +201,11 @@ def lvos(
         raise UsageError("--legacy-range changes the unsupervised tasks only", fix="Leave it out or choose another --task")
     masks, meta, unseen = lvos_files(lvos_path, split=split, unseen=unseen)
     names = frozenset() if unseen is None else frozenset(read_names(unseen))
-    warnings = [] if unseen is not None else [f"{masks.parent} has no unseen_videos.txt: all videos count as seen (--unseen names a list)"]
+    warnings = (
+        []
+        if unseen is not None
+        else [f"{masks.parent} has no unseen_videos.txt: all videos count as seen (--unseen names a list)"]
+    )
     jobs = lvos_jobs(read_meta(meta), masks, results_path)
     protocol = LvosProtocol(task, unseen=names, set_name=split, missing=common["missing"], legacy_range=legacy_range)
     run(protocol, jobs, Output(common, default=results_path), processes=processes, warnings=warnings)
@@ -187,14 +213,14 @@ def lvos(
 
 @command.command()
 @click.option("--dataset_path", "--dataset-path", type=FOLDER, required=True, help="VOST root with Annotations and ImageSets.")
-@click.option("--results_path", "--results-path", type=FOLDER, required=True, help="Folder with one sub-folder of masks per sequence.")
+@click.option(
+    "--results_path", "--results-path", type=FOLDER, required=True, help="Folder with one sub-folder of masks per sequence."
+)
 @click.option("--set", "split", default="val", show_default=True, help="Name of the sequence list.")
 @_processes("-n", "--processes")
 @LEGACY_DECAY
 @_common
-def vost(
-    dataset_path: Path, results_path: Path, split: str, processes: int | None, legacy_decay: bool, **common: Any
-) -> None:
+def vost(dataset_path: Path, results_path: Path, split: str, processes: int | None, legacy_decay: bool, **common: Any) -> None:
     """Score VOST results: J and J_tr (J over the last quarter).
 
     Example: vos eval vost --dataset_path VOST --results_path out --set val --re

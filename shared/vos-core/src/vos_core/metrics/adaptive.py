@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ def adaptive_measure(
 ) -> tuple[float, float]:
     """Return MOSEv2's plain and adaptive F, 0-1.
 
-    The adaptive tolerance is ceil(threshold * object size), but at most 0.008 of the image diagonal, which is not rounded; at that
+    The adaptive tolerance is ceil(threshold * object size), at most 0.008 of the image diagonal, which is not rounded; at that
     bound both values use the same, not centred footprint, as the published tables do.
 
     Args:
@@ -69,7 +70,7 @@ def absences(present: Sequence[bool]) -> tuple[list[Segment], list[Segment]]:
         Runs of absence that begin after the first scored frame, and runs of presence that follow an absence.
     """
     edges = [0, *(t for t in range(1, len(present)) if present[t] != present[t - 1]), len(present)]
-    runs = [(start, stop) for start, stop in zip(edges, edges[1:], strict=False) if stop > start and start > 0]
+    runs = [(start, stop) for start, stop in pairwise(edges) if stop > start and start > 0]
     return [run for run in runs if not present[run[0]]], [run for run in runs if present[run[0]]]
 
 

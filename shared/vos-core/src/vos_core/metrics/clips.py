@@ -13,7 +13,7 @@ from vos_core.metrics.boundary import measure_pair
 from vos_core.metrics.evaluate import Progress, score_videos
 from vos_core.metrics.packed import LabelFrame
 from vos_core.metrics.scores import Conclusion, ObjectScores, VideoScores, all_objects
-from vos_core.metrics.source import Labels, Missing, VideoJob, VideoReader, without
+from vos_core.metrics.source import Missing, VideoJob, VideoReader
 from vos_core.metrics.summary import mean_of
 from vos_core.types import Clip
 
@@ -25,8 +25,8 @@ class ClipProtocol:
     """J and F of the objects that a method was given, on the truth that it was not given.
 
     Args:
-        rule: `folder` scores every annotated frame after an object's prompt; `davis` leaves the last annotated frame out too, as the
-            official tool does.
+        rule: `folder` scores every annotated frame after an object's prompt; `davis` also leaves the last annotated frame out, as
+            the official tool does.
         missing: what an absent prediction is.
     """
 
@@ -49,7 +49,7 @@ class ClipProtocol:
         values: dict[int, tuple[list[str], list[float], list[float]]] = {}
         known = False
         for index, name in enumerate(names):
-            labels = _truth(clip, name)
+            labels = read_clip_mask(clip, name)
             truth = LabelFrame(labels)
             last = self.rule == "davis" and index == len(names) - 1
             if values and not last and (clip.outputs is None or name in clip.outputs):
@@ -102,8 +102,8 @@ def evaluate_clips(
         progress: called after each clip, in any order.
 
     Returns:
-        `protocol`; means over objects `J&F`, `J`, `F` (0-1, None without truth); `per_object` rows with `clip`, `object`, `J&F`, `J`,
-        `F`, `frames`, `J_frames`, `F_frames`; `no_ground_truth`, the clips without truth beyond prompts; `warnings`.
+        `protocol`; means over objects `J&F`, `J`, `F` (0-1, None without truth); `per_object` rows with `clip`, `object`, `J&F`,
+        `J`, `F`, `frames`, `J_frames`, `F_frames`; `no_ground_truth`, the clips without truth beyond prompts; `warnings`.
 
     Raises:
         VosError: a mask that is missing, damaged or of another size.
@@ -116,9 +116,7 @@ def evaluate_clips(
     return {
         "protocol": protocol,
         **{key: None if math.isnan(value) else value for key, value in conclusion.scores.items()},
-        "per_object": [
-            _row(item, summary) for item, summary in zip(all_objects(videos), conclusion.objects, strict=True)
-        ],
+        "per_object": [_row(item, summary) for item, summary in zip(all_objects(videos), conclusion.objects, strict=True)],
         "no_ground_truth": [video.video for video in videos if not video.objects],
         "warnings": [warning for video in videos for warning in video.warnings],
     }
@@ -129,11 +127,6 @@ def annotated_frames(clip: Clip) -> list[str]:
     if clip.frames:
         return [path.stem for path in clip.frames if path.stem in clip.annotations]
     return sorted(clip.annotations)
-
-
-def _truth(clip: Clip, name: str) -> Labels:
-    labels = read_clip_mask(clip, name)
-    return labels if clip.void is None or clip.mask_kind == "binary" else without(labels, clip.void)
 
 
 def _row(item: ObjectScores, summary: Mapping[str, float]) -> dict[str, Any]:

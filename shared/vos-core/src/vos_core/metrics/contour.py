@@ -82,8 +82,8 @@ class Planes:
 def boundaries(masks: Sequence[PackedMask], *, margin: int = 0, reach: int = 0) -> Planes:
     """Return the boundary maps of masks of one image as planes over their joint box.
 
-    A pixel is on the boundary if its 2 x 2 window (itself, right, below, both) is not constant; beyond the last row and column the
-    last one repeats.
+    A pixel is on the boundary if its 2 x 2 window (itself, right, below, both) is not constant; beyond the last row and column
+    the last one repeats.
 
     Args:
         masks: at least one with pixels.
@@ -118,11 +118,11 @@ def boundaries(masks: Sequence[PackedMask], *, margin: int = 0, reach: int = 0) 
     neighbour = flat >> ONE
     neighbour[:-1] |= flat[1:] << np.uint64(63)
     some, every = (flat | neighbour).reshape(source.shape), (flat & neighbour).reshape(source.shape)
-    result = some[:, :-1] | some[:, 1:]
+    result = np.bitwise_or(some[:, :-1], some[:, 1:])
     result ^= every[:, :-1] & every[:, 1:]
     result[..., count:] = 0
     if right > last_word and beyond % 64:
-        result[..., beyond // 64] &= (ONE << np.uint64(beyond % 64)) - ONE
+        result[..., beyond // 64] &= np.uint64((1 << beyond % 64) - 1)
     return Planes(result, top, left, pad)
 
 

@@ -1,10 +1,9 @@
-"""The DAVIS 2017 protocols, semi-supervised and unsupervised, and DAVIS 2016 as their binary case (specification, section 2.6)."""
+"""The DAVIS 2017 protocols, semi-supervised and unsupervised; DAVIS 2016 is their binary case (specification, section 2.6)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
 
 from vos_core.errors import ScoreError
 from vos_core.metrics.boundary import measure_pair
@@ -160,10 +159,12 @@ def dataset_means(rows: Sequence[dict[str, Summary]], metrics: Sequence[str]) ->
 
 def flat_summaries(row: dict[str, Summary]) -> dict[str, float]:
     """Return one object's summaries as `<metric>-Mean`, `-Recall`, `-Decay`."""
-    return {f"{metric}-{label}": value for metric, summary in row.items() for label, value in zip(STATISTICS, summary, strict=True)}
+    return {
+        f"{metric}-{label}": value for metric, summary in row.items() for label, value in zip(STATISTICS, summary, strict=True)
+    }
 
 
-def server_scores_text(scores: dict[str, float]) -> str:
+def server_scores_text(scores: Mapping[str, float]) -> str:
     """Return the text of `scores.txt` as the DAVIS server writes it."""
     names = {"GlobalMean": "J&F-Mean"} | {f"{m}{s}": f"{m}-{s}" for m in ("J", "F") for s in STATISTICS}
     return "".join(f"{name}: {scores[key]:f}\n" for name, key in names.items())

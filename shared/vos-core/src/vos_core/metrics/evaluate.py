@@ -1,7 +1,7 @@
 """Scores a list of videos by a protocol, one video per task, and writes the official files and `results.json`.
 
-`results.json` holds full precision, the protocol with its options, the tool's version and hashes of the inputs' file lists, so that a
-later run can tell whether it may reuse them.
+`results.json` holds full precision, the protocol with its options, the tool's version and hashes of the inputs' file lists,
+so that a later run can tell whether it may reuse them.
 """
 
 from __future__ import annotations
@@ -149,7 +149,9 @@ def score_videos(
     return [results[index] for index in range(len(jobs))]
 
 
-def write_results(evaluation: Evaluation, folder: Path, *, tables: Iterable[str] | None = None, record: bool = True) -> list[Path]:
+def write_results(
+    evaluation: Evaluation, folder: Path, *, tables: Iterable[str] | None = None, record: bool = True
+) -> list[Path]:
     """Write the official files and `results.json` to a folder; return their paths.
 
     Args:
@@ -230,9 +232,7 @@ def _evaluation(
     )
 
 
-def _reused(
-    path: Path, *, protocol: str, options: Mapping[str, Any], inputs: Mapping[str, Any]
-) -> list[VideoScores] | None:
+def _reused(path: Path, *, protocol: str, options: Mapping[str, Any], inputs: Mapping[str, Any]) -> list[VideoScores] | None:
     """Return the stored per-frame values if they belong to exactly this evaluation, else None."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
@@ -245,9 +245,7 @@ def _reused(
             objects[item["video"]].append(
                 ObjectScores(item["video"], item["object"], item["row"], tuple(item["frames"]), values, item["details"])
             )
-        return [
-            VideoScores(video, tuple(objects[video]), tuple(about["warnings"])) for video, about in stored["videos"].items()
-        ]
+        return [VideoScores(video, tuple(objects[video]), tuple(about["warnings"])) for video, about in stored["videos"].items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # absent or of another tool: score again
 

@@ -10,7 +10,16 @@ from vos_core.errors import ScoreError
 from vos_core.metrics.boundary import measure_pair
 from vos_core.metrics.packed import LabelFrame, empty, pack
 from vos_core.metrics.scores import Conclusion, ObjectScores, VideoScores, all_objects
-from vos_core.metrics.source import Missing, VideoJob, VideoReader, absent_warning, check_size, list_folders, list_masks, read_labels
+from vos_core.metrics.source import (
+    Missing,
+    VideoJob,
+    VideoReader,
+    absent_warning,
+    check_size,
+    list_folders,
+    list_masks,
+    read_labels,
+)
 from vos_core.metrics.summary import mean_of
 from vos_core.metrics.tables import folder_table
 
@@ -152,9 +161,7 @@ def conclude_folder(videos: Sequence[VideoScores]) -> Conclusion:
         key=lambda line: line[0],
     )
     table = folder_table(lines, (50 * (j + f), 100 * j, 100 * f))
-    warnings = tuple(
-        f"video {video.video}: no object in the scored ground truth frames" for video in videos if not video.objects
-    )
+    warnings = tuple(f"video {video.video}: no object in the scored ground truth frames" for video in videos if not video.objects)
     return Conclusion({"J&F": (j + f) / 2, "J": j, "F": f}, rows, {"results.csv": table}, warnings)
 
 

@@ -31,13 +31,13 @@ class LvosProtocol:
     """LVOS v1/v2 in its three tasks.
 
     Args:
-        task: `semi` (by id, first and last frame of the range left out), `unsup_single` (one foreground mask against every object)
-            or `unsup_multiple` (20 proposals, matched).
+        task: `semi` (by id, first and last frame of the range left out), `unsup_single` (one foreground mask against every
+            object) or `unsup_multiple` (20 proposals, matched).
         unseen: names of the videos with unseen categories.
         set_name: suffix of the official files.
         missing: what an absent prediction is.
-        legacy_range: in the unsupervised tasks, stop before `end` but divide by `frame_nums`, as the official tool does: where `end`
-            is the last frame's number, every score is too low.
+        legacy_range: in the unsupervised tasks, stop before `end` but divide by `frame_nums`, as the official tool does: where
+            `end` is the last frame's number, every score is too low.
     """
 
     task: LvosTask = "semi"
@@ -69,7 +69,9 @@ class LvosProtocol:
                     values[key][1].append(f)
         return VideoScores(
             job.video,
-            tuple(self._object(job, key, row=row, frames=frames, j=values[key][0], f=values[key][1]) for key, row, frames in objects),
+            tuple(
+                self._object(job, key, row=row, frames=frames, j=values[key][0], f=values[key][1]) for key, row, frames in objects
+            ),
             reader.warnings(),
         )
 

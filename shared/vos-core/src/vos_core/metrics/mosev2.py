@@ -128,7 +128,7 @@ def mosev2_jobs(meta: Mapping[str, Any], truth_root: Path, prediction_root: Path
     if len(inside) == 1 and inside[0] not in videos and not list_masks(prediction_root):
         prediction_root = prediction_root / inside[0]
     return [
-        VideoJob(name, truth_root / name, prediction_root / name, objects=dict.fromkeys(objects, {}), length=int(length))
+        VideoJob(name, truth_root / name, prediction_root / name, objects={str(key): {} for key in objects}, length=int(length))
         for name, (length, objects) in videos.items()
     ]
 

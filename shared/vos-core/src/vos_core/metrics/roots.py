@@ -57,7 +57,11 @@ def davis_jobs(
             raise UsageError(f"no sequence is called {', '.join(unknown)} in {masks}", fix="Check --sequences")
     elif listed:
         findings = Findings()
-        names = list(sequences(base, split, year=year, task="unsupervised" if task == "unsupervised" else "semi-supervised", findings=findings))
+        names = list(
+            sequences(
+                base, split, year=year, task="unsupervised" if task == "unsupervised" else "semi-supervised", findings=findings
+            )
+        )
         warnings += [str(problem) for problem in findings.problems]
     else:
         names = list_folders(masks)
@@ -79,10 +83,16 @@ def lvos_files(root: Path, *, split: str = "valid", unseen: Path | None = None) 
     Raises:
         LayoutError: the masks or the meta file are absent.
     """
-    folders = [base for name in dict.fromkeys([split, {"valid": "val", "val": "valid"}.get(split, split)]) for base in (root / name, root / name / name)]
+    folders = [
+        base
+        for name in dict.fromkeys([split, {"valid": "val", "val": "valid"}.get(split, split)])
+        for base in (root / name, root / name / name)
+    ]
     masks = next((base / "Annotations" for base in (*folders, root) if (base / "Annotations").is_dir()), None)
     if masks is None:
-        raise LayoutError(f"{root} holds no LVOS annotations", expected=f"{root / split / 'Annotations'}", fix="Check --lvos_path")
+        raise LayoutError(
+            f"{root} holds no LVOS annotations", expected=f"{root / split / 'Annotations'}", fix="Check --lvos_path"
+        )
     places = dict.fromkeys((masks.parent, masks.parent.parent, root))
     names = dict.fromkeys((split, "valid", "val") if split in ("valid", "val") else (split,))
     meta = next((p / f"{name}_meta.json" for p in places for name in names if (p / f"{name}_meta.json").is_file()), None)

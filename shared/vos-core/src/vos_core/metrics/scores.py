@@ -85,4 +85,3 @@ def unscored_warnings(objects: Sequence[ObjectScores]) -> tuple[str, ...]:
         for item in objects
         if not item.frames
     )
-

@@ -164,4 +164,3 @@ def without(labels: Labels, value: int) -> Labels:
     if not found.any():
         return labels
     return np.where(found, labels.dtype.type(0), labels)
-

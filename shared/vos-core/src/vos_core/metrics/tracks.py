@@ -10,9 +10,7 @@ import numpy.typing as npt
 from vos_core.errors import ScoreError
 
 
-def pck(
-    truth: npt.ArrayLike, prediction: npt.ArrayLike, *, threshold: float = 0.1, sizes: npt.ArrayLike | None = None
-) -> float:
+def pck(truth: npt.ArrayLike, prediction: npt.ArrayLike, *, threshold: float = 0.1, sizes: npt.ArrayLike | None = None) -> float:
     """Return the share of joints that lie within `threshold` times the person's size of their true place, 0-1.
 
     Args:
@@ -31,14 +29,13 @@ def pck(
     true, guess = np.asarray(truth, np.float64), np.asarray(prediction, np.float64)
     if true.ndim != 3 or true.shape[2] != 2 or guess.shape != true.shape:
         raise ScoreError(f"joints have the shapes {true.shape} and {guess.shape}", expected="(frames, joints, 2) on both sides")
-    known = ~np.isnan(true).any(axis=2)
+    known = np.logical_not(np.isnan(true).any(axis=2))
     if not known.any():
         raise ScoreError("no joint of the truth is known", expected="at least one joint without NaN")
     if sizes is None:
-        masked = np.where(known[..., None], true, np.nan)[known.any(axis=1)]
-        sides = np.nanmax(masked, axis=1) - np.nanmin(masked, axis=1)
-        scale = np.zeros(len(true))
-        scale[known.any(axis=1)] = sides.max(axis=1)
+        scale = np.array(
+            [np.ptp(joints[there], axis=0).max() if there.any() else 0.0 for joints, there in zip(true, known, strict=True)]
+        )
     else:
         scale = np.asarray(sizes, np.float64)
         if scale.shape != (len(true),):

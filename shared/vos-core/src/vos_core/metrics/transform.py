@@ -66,7 +66,10 @@ class VostProtocol:
             f"global_results-{self.set_name}.csv": csv_text(list(scores), [list(scores.values())], decimals=6),
             f"per-sequence_results-{self.set_name}.csv": csv_text(
                 ["Sequence", "J-Mean", "J_last-Mean"],
-                [(f"{item.video}_{item.row}", row["J"].mean, row["J_last"].mean) for item, row in zip(objects, rows, strict=True)],
+                [
+                    (f"{item.video}_{item.row}", row["J"].mean, row["J_last"].mean)
+                    for item, row in zip(objects, rows, strict=True)
+                ],
                 decimals=6,
             ),
         }

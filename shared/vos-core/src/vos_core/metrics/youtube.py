@@ -45,7 +45,8 @@ class YoutubeProtocol:
             labels = reader.truth(name)
             truth = LabelFrame(labels)
             prediction = LabelFrame(reader.prediction(name, labels)) if started else None
-            for key in started if prediction is not None else ():
+            for key in started:
+                assert prediction is not None  # read whenever an object has started
                 j, f = measure_pair(truth.mask(int(key)), prediction.mask(int(key)))
                 frames[key].append(name)
                 values[key][0].append(j)
@@ -92,8 +93,8 @@ def youtube_jobs(
     Args:
         truth_root: folder of the annotations, one sub-folder per video.
         prediction_root: folder of the results.
-        groups: either `{video: {object: "seen" | "unseen"}}`, or `{"seen": [category, ...]}` and/or `{"unseen": [...]}`; then `meta`
-            gives each object's category and a category that is not listed is in the other group.
+        groups: either `{video: {object: "seen" | "unseen"}}`, or `{"seen": [category, ...]}` and/or `{"unseen": [...]}`; then
+            `meta` gives each object's category and a category that is not listed is in the other group.
         meta: YouTube-VOS's meta.json; its first frame of an object is where that object's mask is given.
 
     Raises:
@@ -102,17 +103,19 @@ def youtube_jobs(
     described = {} if meta is None else _videos(meta)
     by_category = set(groups) <= set(GROUPS) and all(isinstance(names, list) for names in groups.values())
     if by_category and meta is None:
-        raise ScoreError("the groups file lists categories", expected="a meta file that gives each object's category", fix="Pass --meta")
+        raise ScoreError(
+            "the groups file lists categories", expected="a meta file that gives each object's category", fix="Pass --meta"
+        )
+    listed = {video: dict.fromkeys(objects) for video, objects in described.items()} if by_category else groups
     jobs = []
-    for video in described if by_category else groups:
-        known = described.get(video, {})
+    for video, members in listed.items():
         objects = {}
-        for key in known if by_category else groups[video]:
-            group = _group_of(groups, str(known[key].get("category")), video=video, key=key) if by_category else groups[video][key]
-            if group not in GROUPS:
-                raise ScoreError(f"video {video}, object {key}: its group is {group!r}", expected="seen or unseen")
-            listed = known.get(key, {}).get("frames") or [None]
-            objects[str(key)] = {"group": group, "first": listed[0]}
+        for key, group in members.items():
+            about = described.get(video, {}).get(key, {})
+            chosen = _group_of(groups, about, video=video, key=key) if by_category else group
+            if chosen not in GROUPS:
+                raise ScoreError(f"video {video}, object {key}: its group is {chosen!r}", expected="seen or unseen")
+            objects[str(key)] = {"group": chosen, "first": (about.get("frames") or [None])[0]}
         jobs.append(VideoJob(video, truth_root / video, prediction_root / video, objects=objects))
     return jobs
 
@@ -127,8 +130,9 @@ def _videos(meta: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
         ) from error
 
 
-def _group_of(groups: Mapping[str, Any], category: str, *, video: str, key: str) -> str:
-    if category == "None":
+def _group_of(groups: Mapping[str, Any], about: Mapping[str, Any], *, video: str, key: str) -> str:
+    category = about.get("category")
+    if category is None:
         raise ScoreError(
             f"video {video}, object {key}: the meta file gives no category",
             fix="Use the train meta.json, or a groups file that lists every object",
