@@ -13,6 +13,7 @@ from PIL import Image
 
 from vos_core.cli.data_synth import command
 from vos_core.cli.main import main
+from vos_core.data.layout import open_layout
 from vos_core.data.synthetic import SCENARIOS, make_scene, render_clip
 from vos_core.data.synthetic_texture import noise, wave
 from vos_core.data.synthetic_write import (
@@ -260,6 +261,24 @@ def test_kinetics_has_videos_of_all_frames_and_a_label_list(tmp_path):
     assert np.abs(frames[11][..., ::-1].astype(int) - rgb).mean() < 15
     with pytest.raises(UsageError, match="even sides"):
         write_kinetics(tmp_path / "odd", ClipPlan(height=65, width=96))
+
+
+@pytest.mark.parametrize(
+    ("layout", "split", "count"),
+    [
+        ("davis", "val", 2),
+        ("youtube-vos", "valid", 2),
+        ("youtube-vos", "train", 2),
+        ("ithor", None, 4),
+        ("kinetics", None, 2),
+        ("folder", None, 2),
+    ],
+)
+def test_the_layouts_are_opened_without_a_problem_by_their_readers(tmp_path, layout, split, count):
+    write_clips(tmp_path, SMALL, layout=layout)
+    opened = open_layout(layout, tmp_path, split, on_problem="keep")
+    assert [problem for problem in opened.problems if problem.level == "error"] == []
+    assert len(opened) == count
 
 
 def test_write_clips_chooses_the_layout_and_tells_of_each_clip(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from vos_core.errors import UsageError
-from vos_core.report.compare import clip_rows, comparison_record, comparison_rows, labels, same_clips, text_table
+from vos_core.report.compare import clip_rows, comparison_record, comparison_rows, labels, same_clips, seconds, text_table
 from vos_core.report.scores import frame_means, object_scores
 
 
@@ -81,3 +81,7 @@ def test_the_record_is_json_without_paths(runs):
     assert data["format"] == 1
     assert str(runs.good.output) not in text
     assert len(data["runs"][0]["clips"][0]["step_seconds"]) == 6
+
+
+def test_short_times_are_not_rounded_away():
+    assert [seconds(value) for value in (None, 0.0, 0.00019, 0.0123456, 12.0)] == ["-", "0.0000", "0.00019", "0.0123", "12.0000"]

@@ -74,7 +74,17 @@ def test_the_page_shows_scores_costs_untrained_marks_and_failures(runs, failed, 
     created = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
     html = build_page((*runs.records, failed), title="A & B", clips=runs.clips, created=created)
     text = " ".join(" ".join(parsed(html).text).split())
-    for words in ("A & B", "2026-01-02 03:04 UTC", "100.0", "0.0100", "untrained", "taken for object 2", "to the end", "2.7.0"):
+    for words in (
+        "A & B",
+        "2026-01-02 03:04 UTC",
+        "100.0",
+        "0.0100",
+        "0.5000",
+        "untrained",
+        "taken for object 2",
+        "to the end",
+        "2.7.0",
+    ):
         assert words in text, words
     assert "did not finish the same clips" in text
     assert "frame &lt;b&gt;00003&lt;/b&gt; is torn" in html

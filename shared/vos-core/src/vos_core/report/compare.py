@@ -98,7 +98,7 @@ def text_table(rows: Sequence[Row]) -> str:
             row.label,
             row.weights,
             *(percent(value) for value in (row.jf, row.j, row.f)),
-            number(row.seconds_per_frame, 4),
+            seconds(row.seconds_per_frame),
             number(row.fps, 1),
             mebibytes(row.peak_memory_bytes),
             mebibytes(row.state_bytes),
@@ -136,6 +136,11 @@ def percent(value: float | None) -> str:
 def number(value: float | None, decimals: int) -> str:
     """Return a number with `decimals` decimals, `-` for None."""
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return seconds with four decimals, or two digits where that would hide a small value; `-` for None."""
+    return "-" if value is None else f"{value:.4f}" if value == 0 or value >= 0.01 else f"{value:.2g}"
 
 
 def mebibytes(value: int | None) -> str:

@@ -14,7 +14,7 @@ from vos_core.__about__ import __version__
 from vos_core.errors import MissingExtraError
 from vos_core.io.atomic import write_text
 from vos_core.report.charts import Chart, cost_charts, plotly_script, quality_charts
-from vos_core.report.compare import clip_rows, comparison_rows, labels, mebibytes, number, percent, same_clips
+from vos_core.report.compare import clip_rows, comparison_rows, labels, mebibytes, number, percent, same_clips, seconds
 from vos_core.report.failures import Failure, failures
 from vos_core.report.samples import sample_grids
 from vos_core.types import Clip, RunRecord
@@ -62,7 +62,7 @@ def build_page(
     environment = Environment(
         loader=FileSystemLoader(str(assets)), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=percent, number=number, mebibytes=mebibytes)
+    environment.filters.update(percent=percent, number=number, seconds=seconds, mebibytes=mebibytes)
     rows = comparison_rows(records)
     return environment.get_template("page.html.j2").render(
         title=title,
