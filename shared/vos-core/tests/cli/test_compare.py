@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import importlib
 import json
 import re
+import time
 
 import pytest
 from click.testing import CliRunner
 
+from vos_core.cli import compare_run
 from vos_core.cli.compare import grouped, pairs
 from vos_core.cli.compare_run import MethodSpec, chosen_weights, parse_methods
 from vos_core.cli.main import main
 from vos_core.contract import MethodInfo
+from vos_core.data.layout import open_layout
 from vos_core.data.synthetic_write import ClipPlan, write_folder
-from vos_core.errors import UsageError
+from vos_core.errors import InterruptError, UsageError
 
 
 def vos(*words):
@@ -89,6 +93,47 @@ def test_a_broken_clip_fails_alone_with_exit_1(clips, tmp_path):
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert (record["table"][0]["clips_done"], record["table"][0]["clips_failed"]) == (1, 1)
     assert list(record["runs"][0]["scores"]["unscored"]) == ["motion-001"]
+
+
+SERVERS = """
+import os, signal, time
+from vos_core.errors import WeightsError
+
+def killed(pipe, *rest):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def refused(pipe, *rest):
+    pipe.send(WeightsError("weights file x.pth is torn"))
+
+def interrupted(pipe, *rest):
+    os.kill(os.getppid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+def compare_with(serve, clips, output, monkeypatch):
+    # A new process can import a module on the path, but not this one.
+    name = f"servers_{serve}"
+    (output / f"{name}.py").write_text(SERVERS)
+    monkeypatch.syspath_prepend(output)
+    monkeypatch.setattr(compare_run, "_serve", getattr(importlib.import_module(name), serve))
+    return compare_run.compare([MethodSpec("copy")], open_layout("folder", clips).clips, output=output, title="T", device="cpu")
+
+
+@pytest.mark.parametrize(("serve", "message"), [("killed", "exit code -9 (killed"), ("refused", "x.pth is torn")])
+def test_what_stops_a_method_fails_its_clips_and_not_the_comparison(clips, tmp_path, monkeypatch, serve, message):
+    (record,) = compare_with(serve, clips, tmp_path, monkeypatch)
+    assert [clip.status for clip in record.clips] == ["failed", "failed"]
+    assert message in record.clips[0].error
+    assert message in (tmp_path / "page.html").read_text()
+
+
+def test_a_signal_stops_the_method_too_and_is_no_result(clips, tmp_path, monkeypatch):
+    start = time.monotonic()
+    with pytest.raises(InterruptError, match="copy"):
+        compare_with("interrupted", clips, tmp_path, monkeypatch)
+    assert time.monotonic() - start < 30
+    assert not (tmp_path / "record.json").exists()
 
 
 def test_clips_with_prompts_only_run_and_show_no_score(clips, tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import signal
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from vos_core.io.atomic import write_json
 from vos_core.report.compare import comparison_record
 from vos_core.report.page import write_page
 from vos_core.report.scoring import score_run
+from vos_core.run.pool import interruptible
 from vos_core.types import Clip, ClipRecord, RunRecord
 
 RECORD_FILE, PAGE_FILE = "record.json", "page.html"
@@ -146,29 +148,55 @@ def _is_cached(info: MethodInfo, variant: str | None) -> bool:
 
 def _run_apart(spec: MethodSpec, clips: Sequence[Clip], settings: Mapping[str, Any]) -> RunRecord:
     """Return the record of one method from a process of its own; what stops a method fails its clips, not the comparison."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(_run, spec.method, clips, settings).result()
-        except (UsageError, InterruptError):
-            raise
-        except VosError as error:
-            reason = str(error)
-        except BrokenProcessPool:
-            reason = "its process was killed, perhaps because memory ran out"
+    context = multiprocessing.get_context("spawn")  # a fork would inherit the memory of this process
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_serve, args=(theirs, spec.method, clips, settings))
+    try:
+        with interruptible():
+            process.start()
+            theirs.close()  # or the end of the process would not end the pipe
+            try:
+                answer: RunRecord | VosError = mine.recv()
+            except EOFError:
+                process.join()
+                answer = VosError(f"its process died with exit code {process.exitcode}{_death_hint(process.exitcode)}")
+    except KeyboardInterrupt:
+        raise InterruptError(
+            f"interrupted while {spec.folder} ran", fix="Run the same command again to resume; finished clips are kept"
+        ) from None
+    finally:
+        if process.is_alive():
+            process.terminate()  # the run tidies up and keeps its finished clips
+        process.join()
+        mine.close()
+    if isinstance(answer, RunRecord):
+        return answer
+    if isinstance(answer, UsageError | InterruptError):
+        raise answer
     return RunRecord(
         method=spec.method,
         variant=spec.variant,
         weights={"name": settings["weights"], "sha256": None, "trained": settings["weights"] != "random"},
         options=spec.options,
         environment={},
-        clips=tuple(ClipRecord(name=clip.name, status="failed", error=reason) for clip in clips),
+        clips=tuple(ClipRecord(name=clip.name, status="failed", error=str(answer)) for clip in clips),
         output=str(settings["output"]),
     )
 
 
-def _run(method: str, clips: Sequence[Clip], settings: Mapping[str, Any]) -> RunRecord:
+def _death_hint(code: int | None) -> str:
+    return " (killed, perhaps for want of memory)" if code == -signal.SIGKILL else ""
+
+
+def _serve(pipe: Connection, method: str, clips: Sequence[Clip], settings: Mapping[str, Any]) -> None:
+    """Send the record of a run, or the error that stopped it, from a process of its own."""
     from vos_core.cli.progress import ProgressBar
     from vos_core.run.runner import run_method
 
-    with ProgressBar(clips) as bar:
-        return run_method(get_method(method), clips, on_progress=bar.update, **settings)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    try:
+        with ProgressBar(clips) as bar:
+            pipe.send(run_method(get_method(method), clips, on_progress=bar.update, **settings))
+    except VosError as error:
+        with contextlib.suppress(OSError):  # the parent may be gone
+            pipe.send(error)
