@@ -11,7 +11,6 @@ from typing import Any, Literal
 from vos_core.io.masks import read_clip_mask
 from vos_core.metrics.boundary import measure_pair
 from vos_core.metrics.evaluate import Progress, score_videos
-from vos_core.metrics.packed import LabelFrame
 from vos_core.metrics.scores import Conclusion, ObjectScores, VideoScores, all_objects
 from vos_core.metrics.source import Missing, VideoJob, VideoReader
 from vos_core.metrics.summary import mean_of
@@ -50,10 +49,10 @@ class ClipProtocol:
         known = False
         for index, name in enumerate(names):
             labels = read_clip_mask(clip, name)
-            truth = LabelFrame(labels)
+            truth = reader.frame(labels)
             last = self.rule == "davis" and index == len(names) - 1
             if values and not last and (clip.outputs is None or name in clip.outputs):
-                prediction = LabelFrame(reader.prediction(name, labels))
+                prediction = reader.frame(reader.prediction(name, labels))
                 for k, (frames, j, f) in values.items():
                     mask = truth.mask(k)
                     known = known or mask.words.size > 0

@@ -43,13 +43,12 @@ class DavisSemi:
     def score(self, job: VideoJob) -> VideoScores:
         """Return J and F of every object; raises `ScoreError` if the prediction has an id above the object count."""
         reader = VideoReader(job, missing=self.missing, binary=self.binary)
-        first = LabelFrame(reader.truth(reader.names[0]))
+        first = reader.frame(reader.truth(reader.names[0]))
         count, scored = first.highest, reader.names[1:-1]
         ghosts = sorted(set(range(1, count + 1)) - set(first.ids()))
         values = [([], []) for _ in range(count)]  # type: list[tuple[list[float], list[float]]]
         for name in scored:
-            labels, predicted = reader.pair(name)
-            truth, prediction = LabelFrame(labels), LabelFrame(predicted)
+            truth, prediction = reader.pair(name)
             if prediction.highest > count:
                 raise ScoreError(
                     f"video {job.video}, frame {name}: {reader.prediction_files[name]} has the id {prediction.highest}",

@@ -49,8 +49,7 @@ class FolderProtocol:
         names = reader.names[1:-1] if self.skip_first_and_last else reader.names
         clock = ObjectClock()
         for name in names:
-            truth, prediction = reader.pair(name)
-            clock.add(name, LabelFrame(truth), LabelFrame(prediction))
+            clock.add(name, *reader.pair(name))
         return VideoScores(job.video, clock.objects(job.video), reader.warnings())
 
     def conclude(self, videos: Sequence[VideoScores]) -> Conclusion:

@@ -14,7 +14,7 @@ from vos_core.errors import ScoreError
 from vos_core.metrics.boundary import measure_pair
 from vos_core.metrics.davis import MAX_PROPOSALS
 from vos_core.metrics.matching import PairTable, assign
-from vos_core.metrics.packed import LabelFrame, PackedMask, pack
+from vos_core.metrics.packed import PackedMask, pack
 from vos_core.metrics.scores import Conclusion, ObjectScores, VideoScores, all_objects, unscored_warnings
 from vos_core.metrics.source import Labels, Missing, VideoJob, VideoReader
 from vos_core.metrics.summary import mean_of
@@ -59,9 +59,8 @@ class LvosProtocol:
         objects = [(key, str(position), self._frames(item)) for position, (key, item) in enumerate(job.objects.items(), start=1)]
         values: dict[str, tuple[list[float], list[float]]] = {key: ([], []) for key in job.objects}
         for name in sorted({name for _, _, frames in objects for name in frames}):
-            labels, predicted = reader.pair(name)
-            truth, prediction = LabelFrame(labels), LabelFrame(predicted)
-            single = _foreground(predicted, job=job, frame=name) if self.task == "unsup_single" else None
+            truth, prediction = reader.pair(name)
+            single = _foreground(prediction.labels, job=job, frame=name) if self.task == "unsup_single" else None
             for key, _, frames in objects:
                 if name in frames:
                     j, f = measure_pair(truth.mask(int(key)), prediction.mask(int(key)) if single is None else single)
@@ -118,7 +117,8 @@ class LvosProtocol:
         names = sorted({name for listed in frames for name in listed})
         for name in names:
             truth, prediction = reader.pair(name)
-            table.add(truth, prediction, proposals=range(1, min(int(prediction.max(initial=0)), MAX_PROPOSALS) + 1))
+            proposed = range(1, min(prediction.highest, MAX_PROPOSALS) + 1)
+            table.add(truth.labels, prediction.labels, proposals=proposed)
         if not keys or not names:
             return ()
         proposals = range(1, max(MAX_PROPOSALS, len(keys)) + 1)

@@ -12,7 +12,6 @@ from typing import Any
 
 from vos_core.errors import ScoreError
 from vos_core.metrics.adaptive import absences, adaptive_measure, segment_mean
-from vos_core.metrics.packed import LabelFrame
 from vos_core.metrics.region import smoothed_jaccard
 from vos_core.metrics.scores import Conclusion, ObjectScores, VideoScores, all_objects, unscored_warnings
 from vos_core.metrics.source import Missing, VideoJob, VideoReader, list_folders, list_masks
@@ -48,8 +47,7 @@ class MoseV2Protocol:
             key: {"J": [], "F_adaptive": [], "F": [], "present": []} for key in job.objects
         }
         for name in scored:
-            labels, predicted = reader.pair(name)
-            truth, prediction = LabelFrame(labels), LabelFrame(predicted)
+            truth, prediction = reader.pair(name)
             for key, columns in values.items():
                 a, b = truth.mask(int(key)), prediction.mask(int(key))
                 plain, adaptive = adaptive_measure(a, b)

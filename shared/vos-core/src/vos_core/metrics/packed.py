@@ -79,19 +79,19 @@ class LabelFrame:
 
     Args:
         labels: uint8, uint16 or bool `(H, W)`; 0 is background.
+        binary: merge all values above 0 to object 1.
     """
 
-    def __init__(self, labels: npt.NDArray[Any]) -> None:
-        self.labels = labels.view(np.uint8) if labels.dtype == np.bool_ else labels
+    def __init__(self, labels: npt.NDArray[Any], *, binary: bool = False) -> None:
+        self.labels = np.ascontiguousarray(labels.view(np.uint8) if labels.dtype == np.bool_ else labels)
         self.height, self.width = labels.shape
-        rows = self.labels.max(axis=1) if labels.size else np.zeros(0, np.uint8)
-        self.highest = int(rows.max(initial=0))
-        if self.highest == 0:
-            self._top = self._bottom = self._left = self._right = 0
+        self._top, self._bottom = _filled_rows(self.labels)
+        self.highest = self._left = self._right = 0
+        if self._top == self._bottom:
             return
-        inside = np.flatnonzero(rows)
-        self._top, self._bottom = int(inside[0]), int(inside[-1]) + 1
-        columns = np.flatnonzero(self.labels[self._top : self._bottom].max(axis=0))
+        values = self.labels[self._top : self._bottom].max(axis=0)
+        self.highest = 1 if binary else int(values.max())
+        columns = np.flatnonzero(values)
         self._left, self._right = int(columns[0]) // 64, int(columns[-1]) // 64 + 1
         self._crop = self.labels[self._top : self._bottom, 64 * self._left : min(64 * self._right, self.width)]
 
@@ -125,6 +125,20 @@ class LabelFrame:
         padded = np.zeros((crop.shape[0], 8 * (self._right - self._left)), np.uint8)
         padded[:, : bits.shape[1]] = bits
         return PackedMask(padded.view(WORD), self._top, self._left, self.height, self.width)
+
+
+def _filled_rows(labels: npt.NDArray[Any]) -> tuple[int, int]:
+    """Return a range of rows outside which a contiguous array is 0, at most one row too wide at either end."""
+    flat = labels.reshape(-1).view(np.uint8)
+    whole = flat.size // 8 * 8
+    filled = flat[:whole].view(np.uint64) != 0
+    row_bytes = labels.shape[1] * labels.dtype.itemsize
+    rest = bool(flat[whole:].any())
+    first = int(filled.argmax()) if filled.size else 0
+    if not filled.size or not filled[first]:
+        return (whole // row_bytes, labels.shape[0]) if rest else (0, 0)
+    last = flat.size - 1 if rest else 8 * (filled.size - int(filled[::-1].argmax())) - 1
+    return 8 * first // row_bytes, last // row_bytes + 1
 
 
 def pack(mask: npt.NDArray[Any]) -> PackedMask:

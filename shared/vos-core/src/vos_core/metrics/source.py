@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from vos_core.errors import MaskError, ScoreError
 from vos_core.io.png import read_indices
+from vos_core.metrics.packed import LabelFrame
 from vos_core.types import VOID, Clip
 
 Missing = Literal["error", "empty"]
@@ -121,18 +122,21 @@ class VideoReader:
         check_size(labels, like, video=self.job.video, frame=name, path=path)
         return labels
 
-    def pair(self, name: str) -> tuple[Labels, Labels]:
-        """Return truth and prediction of a frame."""
+    def pair(self, name: str) -> tuple[LabelFrame, LabelFrame]:
+        """Return truth and prediction of a frame, ready to be packed."""
         truth = self.truth(name)
-        return truth, self.prediction(name, truth)
+        return self.frame(truth), self.frame(self.prediction(name, truth))
+
+    def frame(self, labels: Labels) -> LabelFrame:
+        """Return a label map ready to be packed, its objects merged if the reader is binary."""
+        return LabelFrame(labels, binary=self.binary)
 
     def warnings(self) -> tuple[str, ...]:
         """Return what a user should know about the frames that were read."""
         return absent_warning(self.job.video, self.absent)
 
     def _read(self, path: Path, name: str) -> Labels:
-        labels = read_labels(path, video=self.job.video, frame=name)
-        return (labels > 0).view(np.uint8) if self.binary else labels
+        return read_labels(path, video=self.job.video, frame=name)
 
 
 def read_labels(path: Path, *, video: str, frame: str) -> Labels:

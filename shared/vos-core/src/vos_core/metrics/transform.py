@@ -44,8 +44,8 @@ class VostProtocol:
         scored = tuple(reader.names[1:-1])
         values: list[list[float]] = [[] for _ in range(count)]
         for name in scored:
-            labels, predicted = reader.pair(name)
-            truth, prediction = LabelFrame(labels), LabelFrame(without(predicted, VOID))
+            labels = reader.truth(name)
+            truth, prediction = LabelFrame(labels), LabelFrame(without(reader.prediction(name, labels), VOID))
             for k, j in enumerate(values, start=1):
                 j.append(jaccard(truth.mask(k), prediction.mask(k)))
         objects = tuple(ObjectScores(job.video, str(k), str(k), scored, {"J": j}) for k, j in enumerate(values, start=1))
