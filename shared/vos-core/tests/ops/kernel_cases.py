@@ -42,14 +42,14 @@ def comb(size, *, joined_at):
 
 
 MASKS = {
-    "random": torch.rand(16, 16, generator=torch.Generator().manual_seed(0)) < 0.45,
-    "sparse": torch.rand(16, 16, generator=torch.Generator().manual_seed(1)) < 0.2,
-    "spiral": spiral(16),
-    "comb_open_below": comb(16, joined_at=0),
-    "comb_open_above": comb(16, joined_at=15),
-    "checkerboard": torch.eye(2).repeat(8, 8),
-    "empty": torch.zeros(16, 16),
-    "full": torch.ones(16, 16),
+    "random": torch.rand(12, 12, generator=torch.Generator().manual_seed(0)) < 0.45,
+    "sparse": torch.rand(12, 12, generator=torch.Generator().manual_seed(1)) < 0.2,
+    "spiral": spiral(12),
+    "comb_open_below": comb(12, joined_at=0),
+    "comb_open_above": comb(12, joined_at=11),
+    "checkerboard": torch.eye(2).repeat(6, 6),
+    "empty": torch.zeros(12, 12),
+    "full": torch.ones(12, 12),
 }
 
 
@@ -66,7 +66,7 @@ def test_components():
 
 
 def test_components_of_odd_sizes_and_several_blocks():
-    masks = torch.rand(2, 1, 17, 23, generator=torch.Generator().manual_seed(2)) < 0.5
+    masks = torch.rand(2, 1, 13, 15, generator=torch.Generator().manual_seed(2)) < 0.5
     with use_backends("components=triton"):
         found = connected_components(masks.to(DEVICE))
     with use_backends("components=opencv"):
@@ -75,7 +75,7 @@ def test_components_of_odd_sizes_and_several_blocks():
     assert torch.equal(found.areas.cpu(), expected.areas)
 
 
-@pytest.mark.parametrize(("shrink", "select"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(("shrink", "select"), [(False, False), (True, True)])
 def test_topk_readout(shrink, select):
     g = torch.Generator().manual_seed(3)
     key, query, values = (torch.randn(2, *shape, generator=g) for shape in ((12, 70), (12, 19), (3, 13, 70)))
@@ -102,11 +102,10 @@ def test_topk_keeps_all_nodes_of_a_short_memory():
     torch.testing.assert_close(affinity.densify(found, 3).cpu(), affinity.dense_affinity(key, query), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize(("dilation", "biased"), [(1, True), (2, False)])
 def test_local_attention(dilation, biased):
     g = torch.Generator().manual_seed(4)
-    heads, size = 2, (3, 17)
+    heads, size = 2, (2, 17)
     inputs = [torch.randn(1, channels, *size, generator=g) for channels in (6, 6, 10)]
     if biased:
         inputs += [torch.randn(1, heads, 9, *size, generator=g), torch.randn(heads, 5, 9, generator=g)]

@@ -57,11 +57,11 @@ def test_variable_function_and_context(monkeypatch):
 
 
 def test_triton_on_a_cpu_tensor_is_refused_unless_interpreted(monkeypatch):
+    monkeypatch.setattr(backend, "triton_installed", lambda: True)
     with backend.use_backends("components=triton"):
         with pytest.raises(UsageError, match="TRITON_INTERPRET=1"):
             connected_components(torch.ones(1, 1, 4, 4))
         monkeypatch.setenv("TRITON_INTERPRET", "1")
-        monkeypatch.setattr(backend, "triton_installed", lambda: True)
         assert backend.backend_of("components", CPU) == "triton"
         monkeypatch.setattr(backend, "triton_installed", lambda: False)
         with pytest.raises(UsageError, match="not installed"):

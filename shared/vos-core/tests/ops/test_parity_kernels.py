@@ -50,11 +50,10 @@ def test_local_attention(case):
     # A value bias of one-hot cells over values of zero reads the attention itself.
     one_hot = torch.eye(cells).expand(heads, cells, cells)
     nothing = torch.zeros(q.shape[0], heads * cells, height, width)
+    flat = (-1, heads, cells, height * width)
     results = {
         "corr": lambda: local_corr(q, k, **options),
-        "attn": lambda: local_attention(q, k, nothing, bias=bias, value_bias=one_hot, **options).view(
-            -1, heads, cells, height * width
-        ),
+        "attn": lambda: local_attention(q, k, nothing, bias=bias, value_bias=one_hot, **options).view(flat),
         "out": lambda: local_attention(q, k, v, bias=bias, value_bias=value_bias, **options).flatten(2).permute(2, 0, 1),
     }
     for name in case["outputs"]:

@@ -49,3 +49,10 @@ def test_small_temperatures_do_not_overflow():
 def test_shapes_that_do_not_fit_are_named():
     with pytest.raises(UsageError, match=r"\(2, 3, 4\)"):
         propagate_labels(torch.rand(2, 3, 4), torch.rand(1, 2, 3, 5), torch.rand(1, 2, 3, 5), k=3)
+
+
+def test_autocast_does_not_lower_the_precision():
+    target, labels = torch.randn(4, 3, 3), torch.rand(1, 2, 3, 3)
+    expected = propagate_labels(target, target[None], labels, k=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(propagate_labels(target, target[None], labels, k=3), expected)

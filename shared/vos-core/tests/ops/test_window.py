@@ -88,3 +88,23 @@ def test_shapes_that_do_not_fit_are_named(inputs):
         local_readout(bias, v, max_dis=2)
     with pytest.raises(UsageError, match="dilation 0"):
         local_corr(q, k, heads=HEADS, max_dis=1, dilation=0)
+
+
+def test_autocast_does_not_lower_the_precision(inputs):
+    q, k, v, bias, value_bias = (x.detach().float() for x in inputs)
+    options = {"heads": HEADS, "max_dis": 1, "bias": bias, "value_bias": value_bias}
+    expected = local_attention(q, k, v, **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(local_attention(q, k, v, **options), expected)
+
+
+@pytest.mark.parametrize("height", [32, 96])
+def test_no_block_holds_the_attention_of_the_whole_map(height, monkeypatch):
+    monkeypatch.setattr(window_torch, "BLOCK_BYTES", 64 * 1024)
+    seen = []
+    softmax = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda x, dim: seen.append(4 * x.numel()) or softmax(x, dim))
+    x = torch.randn(1, 2, height, 16, requires_grad=True)
+    local_attention(x, x, x, heads=2, max_dis=3).sum().backward()
+    assert max(seen) <= 64 * 1024
+    assert sum(seen) == 2 * 4 * 2 * 49 * height * 16

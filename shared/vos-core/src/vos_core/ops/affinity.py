@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vos_core.ops.backend import backend_of
+from vos_core.ops.backend import backend_of, full_precision
 
 TILE_BYTES = 8 * 2**20
 """How much of a similarity matrix exists at a time, in bytes."""
@@ -79,7 +79,7 @@ def similarity(key: Tensor, query: Tensor, *, shrinkage: Tensor | None = None, s
         shrinkage: `(B, 1, ...)`, one positive number per memory node.
         selection: like `query`, channel weights 0-1 per query node.
     """
-    with _full_precision(key):
+    with full_precision(key):
         terms = match_terms(key, query, shrinkage, selection)
         return terms.rows(0, terms.query.shape[1]).transpose(1, 2)
 
@@ -155,7 +155,7 @@ def topk_affinity_since(
         starts: first memory node of each suffix, 0 ... N - 1.
     """
     parts: list[list[TopK]] = [[] for _ in starts]
-    with _full_precision(key):
+    with full_precision(key):
         terms = match_terms(key, query, shrinkage, selection)
         if _on_triton(terms.query, terms.key, terms.gain):
             return [_select_triton(terms, k, start) for start in starts]
@@ -183,7 +183,7 @@ def kernel_topk_affinity(
         sigma: width of the Gaussian in cells.
         tile_bytes: as in `topk_affinity`.
     """
-    with _full_precision(key):
+    with full_precision(key):
         terms = match_terms(key, query, None, None)
         # Here similarities of different queries are compared, so the |q|^2 term counts.
         norm = query.float().flatten(2).square().sum(1).unsqueeze(2) / math.sqrt(query.shape[1])
@@ -328,8 +328,3 @@ def _concatenate(parts: Sequence[TopK]) -> TopK:
     if len(parts) == 1:
         return parts[0]
     return TopK(torch.cat([part.weights for part in parts], 1), torch.cat([part.indices for part in parts], 1))
-
-
-def _full_precision(tensor: Tensor) -> torch.autocast:
-    # Squared distances of 64 channels lose the ranking of near neighbours in half precision.
-    return torch.autocast(tensor.device.type, enabled=False)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from vos_core.errors import UsageError
 from vos_core.ops.affinity import TILE_BYTES
+from vos_core.ops.backend import full_precision
 
 
 def propagate_labels(
@@ -46,20 +47,21 @@ def propagate_labels(
     column = torch.arange(width, device=target.device)
     row = torch.arange(height, device=target.device)
     rows = []
-    for first in range(0, height, block):
-        last = min(first + block, height)
-        low, high = max(0, first - reach), min(height, last + reach)
-        query = target[:, first:last].flatten(1).t() / temperature
-        seen = sources[:, :, low:high].transpose(0, 1).flatten(1)
-        scores = query @ seen
-        if neighbourhood:
-            near_row = (row[first:last, None] - row[None, low:high]).abs() <= neighbourhood
-            near_column = (column[:, None] - column[None, :]).abs() <= neighbourhood
-            near = (near_row[:, None, None, :, None] & near_column[None, :, None, None, :]).expand(-1, -1, frames, -1, -1)
-            scores.masked_fill_(~near.reshape(scores.shape), -torch.inf)
-        best = torch.topk(scores, min(k, scores.shape[1]), 1).values
-        # Fewer cells in reach than k: the k-th weight is 0 and keeps everything, weights of 0 included.
-        scores.masked_fill_(scores < best[:, -1:], -torch.inf)
-        weights = torch.softmax(scores, 1)
-        rows.append(weights @ labels[:, :, low:high].float().transpose(0, 1).flatten(1).t())
+    with full_precision(target):
+        for first in range(0, height, block):
+            last = min(first + block, height)
+            low, high = max(0, first - reach), min(height, last + reach)
+            query = target[:, first:last].flatten(1).t() / temperature
+            seen = sources[:, :, low:high].transpose(0, 1).flatten(1)
+            scores = query @ seen
+            if neighbourhood:
+                near_row = (row[first:last, None] - row[None, low:high]).abs() <= neighbourhood
+                near_column = (column[:, None] - column[None, :]).abs() <= neighbourhood
+                near = (near_row[:, None, None, :, None] & near_column[None, :, None, None, :]).expand(-1, -1, frames, -1, -1)
+                scores.masked_fill_(~near.reshape(scores.shape), -torch.inf)
+            best = torch.topk(scores, min(k, scores.shape[1]), 1).values
+            # Fewer cells in reach than k: the k-th weight is 0 and keeps everything, weights of 0 included.
+            scores.masked_fill_(scores < best[:, -1:], -torch.inf)
+            weights = torch.softmax(scores, 1)
+            rows.append(weights @ labels[:, :, low:high].float().transpose(0, 1).flatten(1).t())
     return torch.cat(rows).t().reshape(labels.shape[1], height, width)

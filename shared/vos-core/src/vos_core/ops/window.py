@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from vos_core.errors import UsageError
 from vos_core.ops import window_torch
-from vos_core.ops.backend import backend_of
+from vos_core.ops.backend import backend_of, full_precision
 from vos_core.ops.window_torch import Window
 
 
@@ -49,7 +50,7 @@ def local_readout(a: Tensor, v: Tensor, *, max_dis: int, dilation: int = 1) -> T
 
 def inside_window(height: int, width: int, *, max_dis: int, dilation: int = 1, device: torch.device | None = None) -> Tensor:
     """Return which window cells lie inside the image, bool `(K, H, W)`."""
-    return Window(1, max_dis, dilation, 1.0).inside(height, width, device or torch.device("cpu"))
+    return Window(1, max_dis, dilation, 1.0).inside(height, width, range(height), device or torch.device("cpu"))
 
 
 def local_attention(
@@ -88,7 +89,8 @@ def local_attention(
             f"local attention got a value bias of shape {tuple(value_bias.shape)}",
             expected=f"{(heads, v.shape[1] // heads, window.side**2)}",
         )
-    out: Tensor = _LocalAttention.apply(q, k, v, bias, value_bias, window)
+    with full_precision(q):
+        out: Tensor = _LocalAttention.apply(q, k, v, bias, value_bias, window)
     return out
 
 
@@ -112,6 +114,7 @@ class _LocalAttention(torch.autograd.Function):
         return out.to(v.dtype)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
         out, log_sum, *given = ctx.saved_tensors
         grad = grads[0].float().contiguous()

@@ -59,10 +59,10 @@ class Window(NamedTuple):
                 left = j * self.dilation
                 yield padded[..., top : top + last - first, left : left + width]
 
-    def inside(self, height: int, width: int, device: torch.device) -> Tensor:
-        """Return which cells lie inside the image, bool `(K, H, W)`."""
-        padded = F.pad(torch.ones(1, 1, height, width, device=device), (self.pad,) * 4)
-        return torch.cat([cell[0] for cell in self.cells(padded, 0, height)]) > 0
+    def inside(self, height: int, width: int, rows: range, device: torch.device) -> Tensor:
+        """Return which cells of these pixel rows lie inside the image, bool `(K, len(rows), W)`."""
+        padded = F.pad(torch.ones(1, height, width, dtype=torch.bool, device=device), (self.pad,) * 4)
+        return torch.cat(list(self.cells(padded, rows.start, rows.stop)))
 
     def corr(self, query: Tensor, padded_key: Tensor, first: int, last: int) -> Tensor:
         """Return `(N, heads, K, last - first, W)` similarities of these query rows (already cut out) with their cells."""
@@ -127,7 +127,6 @@ def _blocks(window: Window, q: Tensor, key: Tensor, bias: Tensor | None) -> Iter
     """Yield attention `(N, heads, K, rows, W)`, scaled query, first row and end row of each block."""
     batch, _, height, width = q.shape
     scaled = window.by_head(q * window.scale)
-    inside = window.inside(height, width, q.device)
     step = max(1, BLOCK_BYTES // (4 * batch * window.heads * window.side**2 * width))
     for first in range(0, height, step):
         last = min(first + step, height)
@@ -136,4 +135,5 @@ def _blocks(window: Window, q: Tensor, key: Tensor, bias: Tensor | None) -> Iter
         if bias is not None:
             scores = scores + bias[:, :, :, first:last]
         # The reference subtracts 1e8 outside the image: the same zeros, since the centre is always inside.
-        yield torch.softmax(scores.masked_fill(~inside[:, first:last], -torch.inf), 2), query, first, last
+        outside = ~window.inside(height, width, range(first, last), q.device)
+        yield torch.softmax(scores.masked_fill(outside, -torch.inf), 2), query, first, last

@@ -48,14 +48,14 @@ def _flatten(parent, pixels, block: tl.constexpr):
 
 
 @triton.jit
-def _measure(parent, origin, area, height, width, pixels, block: tl.constexpr):
+def _measure(parent, origin, area_of, height, width, pixels, block: tl.constexpr):
     pixel = tl.program_id(0) * block + tl.arange(0, block)
     root = tl.load(parent + pixel, mask=pixel < pixels, other=-1)
     solid = root >= 0
     row = (pixel // width) % height
     column = pixel % width
     tl.atomic_min(origin + root, row // 2 * 2 * width + column // 2 * 2, mask=solid)
-    tl.atomic_add(area + root, tl.full(pixel.shape, 1, tl.int32), mask=solid)
+    tl.atomic_add(area_of + root, tl.full(pixel.shape, 1, tl.int32), mask=solid)
 
 
 def connected_components(solid: Tensor) -> tuple[Tensor, Tensor]:
