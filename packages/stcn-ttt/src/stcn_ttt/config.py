@@ -26,8 +26,11 @@ class SegmenterConfig(Config):
     memory_frames: int = Field(
         64, ge=2, description="memory frames kept by `fifo`; 64 frames every 5 are 320 frames, so no DAVIS or YouTube-VOS clip loses any"
     )
-    scales: tuple[int, ...] = Field((), description="test-time augmentation: shorter sides to run and average, for example [480, 600]")
-    flip: bool = Field(False, description="test-time augmentation: also run the mirrored clip and average")
+    scales: tuple[int, ...] = Field((), description="test-time augmentation: shorter sides to run and average instead of `res`, for example [480, 600]")
+    clock: Literal["frames", "names"] = Field(
+        "frames",
+        description="what `mem_every` counts: frames given, or the numbers in their names, where frames between have been left out",
+    )
     kernel: bool | None = Field(
         None, description="kernelised readout (sigma 7 cells); unset = at sizes of 600 and more under `scales`, as published"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -54,9 +55,8 @@ class STCNSegmenter:
         fused = fuse(network, device=device_of(self.device), dtype=DTYPES[self.precision])
         config = self.config
         self._looks = [
-            (side, flip, ClipTracker(fused, self._options(side), dtype=DTYPES[self.precision]))
+            (side, ClipTracker(fused, self._options(side), dtype=DTYPES[self.precision]))
             for side in (config.scales or (config.res,))
-            for flip in ((False, True) if config.flip else (False,))
         ]
         self.reset()
 
@@ -74,17 +74,17 @@ class STCNSegmenter:
     @property
     def ids(self) -> tuple[int, ...]:
         """Objects followed, in slot order."""
-        return self._looks[0][2].ids
+        return self._looks[0][1].ids
 
     @property
     def memory_frames(self) -> int:
         """Permanent memory frames of the current clip."""
-        return self._looks[0][2].memory.frames
+        return self._looks[0][1].memory.frames
 
     @property
     def network_probs(self) -> Tensor:
         """Probabilities of the last frame as the network has them, `(N + 1, H', W')`, resized and padded; of the first view."""
-        probs = self._looks[0][2].probs
+        probs = self._looks[0][1].probs
         if probs is None:
             raise UsageError("there are no probabilities before the first frame")
         return probs
@@ -95,7 +95,7 @@ class STCNSegmenter:
         Raises:
             UsageError: no prompt has been given yet, or one without a mask.
             MaskError: a mask of another size than the frame.
-            FrameError: a frame of another size than the first one.
+            FrameError: a frame of another size than the first one, or without a number in its name where names are the clock.
         """
         height, width = frame.rgb.shape[:2]
         if not self._views:
@@ -107,13 +107,14 @@ class STCNSegmenter:
         given = _given_masks(frame, prompts)
         if not self._views:
             self._views = [
-                View(height, width, short_side=side, antialias=self.config.antialias, flip=flip, device=device_of(self.device))
-                for side, flip, _ in self._looks
+                View(height, width, short_side=side, antialias=self.config.antialias, device=device_of(self.device))
+                for side, _ in self._looks
             ]
+        time = _number(frame) if self.config.clock == "names" else None
         total: Tensor | None = None
-        for view, (_, _, tracker) in zip(self._views, self._looks, strict=True):
+        for view, (_, tracker) in zip(self._views, self._looks, strict=True):
             masks = {object_id: view.mask(mask) for object_id, mask in given.items()}
-            probs = view.restore(tracker.step(view.image(frame.rgb), masks))
+            probs = view.restore(tracker.step(view.image(frame.rgb), masks, time=time))
             total = probs if total is None else total + probs
         assert total is not None
         mean = total / len(self._views) if len(self._views) > 1 else total
@@ -134,18 +135,18 @@ class STCNSegmenter:
         if unknown:
             raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self.ids)}")
         if wanted:
-            for _, _, tracker in self._looks:
+            for _, tracker in self._looks:
                 tracker.remove(wanted)
 
     def reset(self) -> None:
         """Forget the clip; keep weights."""
         self._views: list[View] = []
-        for _, _, tracker in self._looks:
+        for _, tracker in self._looks:
             tracker.reset()
 
     def state_bytes(self) -> int:
         """Return the bytes held for the current clip."""
-        return sum(tracker.state_bytes() for _, _, tracker in self._looks)
+        return sum(tracker.state_bytes() for _, tracker in self._looks)
 
 
 def device_of(name: str) -> torch.device:
@@ -154,6 +155,13 @@ def device_of(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
+
+
+def _number(frame: Frame) -> int:
+    digits = re.search(r"\d+$", frame.name)
+    if digits is None:
+        raise FrameError(f"frame name '{frame.name}' ends in no number", fix="Use clock=frames, or number the frames")
+    return int(digits[0])
 
 
 def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArray[np.bool_]]:
@@ -178,5 +186,11 @@ def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArr
 
 def _label_map(probs: Tensor, ids: Sequence[int]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Return the likeliest object per pixel, uint8 or, if an id needs it, uint16."""
+    # One pass per object instead of argmax over the outer dimension, which torch does not vectorise; the first of equals wins as there.
+    best = probs[0].clone()
+    winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    for place in range(1, probs.shape[0]):
+        winner.masked_fill_(probs[place] > best, place)
+        torch.maximum(best, probs[place], out=best)
     table = np.asarray((0, *ids), dtype=np.uint8 if max(ids, default=0) < 256 else np.uint16)
-    return table[probs.argmax(0).cpu().numpy()]
+    return table[winner.cpu().numpy()]

@@ -59,19 +59,19 @@ class ClipTracker:
         self.memory.clear()
         self.ids: tuple[int, ...] = ()
         self.probs: Tensor | None = None
-        self._time = -1
-        self._remembered = -1
+        self._time = self._remembered = -1
         self._pending: _Pending | None = None
 
     @torch.inference_mode()
-    def step(self, image: Tensor, masks: Mapping[int, Tensor] | None = None) -> Tensor:
+    def step(self, image: Tensor, masks: Mapping[int, Tensor] | None = None, *, time: int | None = None) -> Tensor:
         """Return probabilities of background and objects, float32 `(N + 1, H, W)`, objects in the order of `ids`.
 
         Args:
             image: normalised and padded, `(1, 3, H, W)`.
             masks: given masks of this frame, id -> `(H, W)` of 0 and 1; new ids join, known ones are refreshed.
+            time: what `mem_every` counts; None = one more than the frame before.
         """
-        self._time += 1
+        self._time = self._time + 1 if time is None else time
         image = image.to(self.dtype).contiguous(memory_format=torch.channels_last)
         features = self.network.encode_key(image)
         probs = image.new_ones((1, *image.shape[-2:]), dtype=torch.float32)
