@@ -85,7 +85,7 @@ class FlowSegmenter:
 
     def _calc(self, start: npt.NDArray[Any], end: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return the flow `(H, W, 2)`, x then y in pixels, from `start` to `end`."""
-        return self._flow.calc(start, end, np.empty((*start.shape, 2), np.float32))
+        return self._flow.calc(start, end, None)  # type: ignore[call-overload]  # an array would be taken for a first guess
 
     def _trust(
         self, grey: npt.NDArray[Any], back: npt.NDArray[np.float32], x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]

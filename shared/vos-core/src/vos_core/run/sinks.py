@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,10 @@ import numpy.typing as npt
 from vos_core.errors import MaskError, OutputError
 from vos_core.io.atomic import output_error, write_bytes
 from vos_core.io.masks import write_mask
-from vos_core.io.video import OverlayWriter
 from vos_core.types import Clip, Frame, FrameResult, LabelMap
+
+if TYPE_CHECKING:
+    from vos_core.io.video import OverlayWriter
 
 
 class Sink(Protocol):
@@ -77,14 +79,13 @@ class MaskSink:
         threads: writer threads.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: what is left cannot be removed.
     """
 
     def __init__(self, folder: Path, clip: Clip, *, palette: npt.NDArray[np.uint8] | None = None, threads: int = 2) -> None:
         self.folder, self.clip, self.palette = folder, clip, palette
         self.written = 0
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.glob("*.png"):  # also matches the hidden temporary files of a killed run
                 leftover.unlink()
         except OSError as error:
@@ -122,6 +123,8 @@ class SoftSink:
 
     def __init__(self, folder: Path, clip: Clip, *, threads: int = 2) -> None:
         self.folder, self.clip = folder, clip
+        for leftover in folder.glob(".*.npz"):  # temporary files of a killed run
+            leftover.unlink()
         self._behind = WriteBehind(threads=threads, depth=4)
 
     def write(self, frame: Frame, result: FrameResult) -> None:
@@ -156,6 +159,8 @@ class OverlaySink:
 
     def __init__(self, path: Path, *, fps: float = 24.0) -> None:
         self.path, self.fps = path, fps
+        for leftover in path.parent.glob(f".{path.stem}.*{path.suffix}"):  # temporary files of a killed run
+            leftover.unlink()
         self._writer: OverlayWriter | None = None
         self._behind = WriteBehind(threads=1, depth=4)  # one thread: frames must stay in order
         self._lock = threading.Lock()
@@ -165,6 +170,8 @@ class OverlaySink:
         self._behind.submit(lambda: self._paint(frame, result))
 
     def _paint(self, frame: Frame, result: FrameResult) -> None:
+        from vos_core.io.video import OverlayWriter
+
         with self._lock:
             if self._writer is None:
                 self._writer = OverlayWriter(self.path, fps=self.fps)
