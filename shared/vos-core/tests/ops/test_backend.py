@@ -15,7 +15,7 @@ META = torch.zeros(1, device="meta")
 
 @pytest.fixture(autouse=True)
 def _no_choice(monkeypatch):
-    monkeypatch.delenv(backend.VARIABLE, raising=False)
+    monkeypatch.setenv(backend.VARIABLE, "auto")  # also makes pytest restore what a test sets
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
@@ -44,16 +44,15 @@ def test_variable_function_and_context(monkeypatch):
     with backend.use_backends("morphology=opencv"):
         assert backend.backend_of("morphology", CPU) == "opencv"
     assert backend.backend_of("morphology", CPU) == "torch"
+    backend.set_backends("opencv")
     seen = []
-
-    def other_thread():
-        backend.set_backends("opencv")
-        seen.append(backend.backend_of("morphology", CPU))
-
-    thread = threading.Thread(target=other_thread)
+    thread = threading.Thread(target=lambda: seen.append(backend.backend_of("morphology", CPU)))
     thread.start()
     thread.join()
     assert seen == ["opencv"]
+    with pytest.raises(UsageError, match="unknown ops backend"):
+        backend.set_backends("numpy")
+    assert backend.backend_of("morphology", CPU) == "opencv"
 
 
 def test_triton_on_a_cpu_tensor_is_refused_unless_interpreted(monkeypatch):

@@ -7,7 +7,7 @@ Similarities are `(B, N, Q)` as in the papers but lie query-major in memory, bec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vos_core.ops.backend import backend_of, full_precision
+from vos_core.ops.match import Match, match_terms
 
 TILE_BYTES = 8 * 2**20
 """How much of a similarity matrix exists at a time, in bytes."""
@@ -32,39 +33,6 @@ class TopK(NamedTuple):
 
     weights: Tensor
     indices: Tensor
-
-
-class Match(NamedTuple):
-    """Similarity, not yet computed, as one product: (query @ key + node_offset + query_offset) * gain.
-
-    Args:
-        query: `(B, Q, C)`.
-        key: `(B, C, N)`.
-        node_offset: `(B, 1, N)`.
-        query_offset: `(B, Q, 1)`.
-        gain: `(B, 1, N)`.
-    """
-
-    query: Tensor
-    key: Tensor
-    node_offset: Tensor | None
-    query_offset: Tensor | None
-    gain: Tensor | None
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        """Return similarities of some query nodes, `(B, stop - start, N)`."""
-        query = self.query[:, start:stop]
-        scores = torch.bmm(query, self.key) if self.node_offset is None else torch.baddbmm(self.node_offset, query, self.key)
-        if self.query_offset is not None:
-            scores = scores + self.query_offset[:, start:stop]
-        return scores if self.gain is None else scores * self.gain
-
-    def tiles(self, tile_bytes: int) -> Iterator[tuple[int, int]]:
-        """Yield query ranges whose similarities fit into `tile_bytes`, at least one node each."""
-        queries = self.query.shape[1]
-        step = max(1, tile_bytes // (4 * self.key.shape[0] * self.key.shape[2]))
-        for start in range(0, queries, step):
-            yield start, min(start + step, queries)
 
 
 def similarity(key: Tensor, query: Tensor, *, shrinkage: Tensor | None = None, selection: Tensor | None = None) -> Tensor:
@@ -266,20 +234,6 @@ def usage(affinity: TopK, nodes: int) -> Tensor:
     """Return how much each memory node was read, `(B, N)`: its weights summed over the query nodes."""
     total = affinity.weights.new_zeros(affinity.weights.shape[0], nodes)
     return total.scatter_add_(1, affinity.indices.flatten(1), affinity.weights.flatten(1))
-
-
-def match_terms(key: Tensor, query: Tensor, shrinkage: Tensor | None, selection: Tensor | None) -> Match:
-    """Return the terms of `similarity`, whose arguments these are."""
-    key, query = key.float().flatten(2), query.float().flatten(2)
-    scale = 1 / math.sqrt(key.shape[1])
-    gain = None if shrinkage is None else shrinkage.float().flatten(2)
-    if selection is None:
-        norm = key.square().sum(1, keepdim=True)
-        return Match((query * (2 * scale)).transpose(1, 2), key, norm * -scale, None, gain)
-    chosen = selection.float().flatten(2)
-    both = torch.cat((query * chosen * (2 * scale), chosen * -scale), 1).transpose(1, 2)
-    offset = (chosen * query.square()).sum(1).unsqueeze(2) * -scale
-    return Match(both, torch.cat((key, key.square()), 1), None, offset, gain)
 
 
 def _topk_of_rows(rows: Tensor, k: int) -> TopK:

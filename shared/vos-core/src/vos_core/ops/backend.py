@@ -56,13 +56,14 @@ def parse_backends(text: str) -> dict[str, str]:
 
 
 def set_backends(text: str) -> None:
-    """Use these backends from now on in this thread (and the tasks it starts); see `parse_backends` for the form."""
-    _choice.set(parse_backends(text))
+    """Use these backends from now on in this process and those it starts; see `parse_backends` for the form."""
+    parse_backends(text)
+    os.environ[VARIABLE] = text
 
 
 @contextmanager
 def use_backends(text: str) -> Iterator[None]:
-    """Use these backends inside a `with` block; see `parse_backends` for the form."""
+    """Use these backends inside a `with` block, in this thread only; see `parse_backends` for the form."""
     token = _choice.set(parse_backends(text))
     try:
         yield
