@@ -11,7 +11,7 @@ import pytest
 
 from vos_core.errors import VosError
 from vos_core.metrics.davis import DavisSemi, DavisUnsupervised
-from vos_core.metrics.evaluate import Evaluation, evaluate
+from vos_core.metrics.evaluate import Evaluation, evaluate_videos
 from vos_core.metrics.folder import FolderProtocol
 from vos_core.metrics.lvos import LvosProtocol, lvos_jobs
 from vos_core.metrics.mosev2 import MoseV2Protocol, mosev2_jobs
@@ -25,7 +25,7 @@ VIDEO = "video"
 
 
 def scored(protocol: Any, jobs: list[VideoJob]) -> Evaluation:
-    return evaluate(protocol, jobs, processes=1)
+    return evaluate_videos(protocol, jobs, processes=1)
 
 
 def plain(root: Path) -> list[VideoJob]:

@@ -42,14 +42,14 @@ def run(
     warnings: Sequence[str] = (),
 ) -> None:
     """Score the videos, write the files and print the result."""
-    from vos_core.metrics.evaluate import RESULTS, evaluate, write_results
+    from vos_core.metrics.evaluate import RESULTS, evaluate_videos, write_results
 
     with click.progressbar(length=len(jobs), label="Scoring videos", file=sys.stderr) as bar:
 
         def progress(video: VideoScores) -> None:
             bar.update(1, None)
 
-        evaluation = evaluate(
+        evaluation = evaluate_videos(
             protocol, jobs, processes=processes, progress=progress, reuse=output.folder / RESULTS if output.reuse else None
         )
     for warning in (*warnings, *evaluation.warnings):

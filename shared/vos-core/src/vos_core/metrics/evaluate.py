@@ -84,7 +84,7 @@ class Evaluation:
         }
 
 
-def evaluate(
+def evaluate_videos(
     protocol: ScoringProtocol,
     jobs: Sequence[VideoJob],
     *,

@@ -6,7 +6,7 @@ combined without shifting. Exact by construction; vos-core specification, sectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +17,15 @@ Words = npt.NDArray[np.uint64]
 WORD = np.dtype("<u8")  # little-endian on every machine, so that byte k of a word holds pixels 8k..8k+7
 ONE = np.uint64(1)
 
-if hasattr(np, "bitwise_count"):
+_BITS = np.array([value.bit_count() for value in range(256)], np.uint8)
 
-    def popcounts(words: Words) -> npt.NDArray[np.uint8]:
-        """Return the number of set bits of each word."""
-        return np.bitwise_count(words)
 
-else:  # NumPy 1.26
-    _BITS = np.array([value.bit_count() for value in range(1 << 16)], np.uint8)
+def _popcounts_by_table(words: Words) -> npt.NDArray[np.uint8]:
+    return _BITS[np.ascontiguousarray(words).view(np.uint8)]
 
-    def popcounts(words: Words) -> npt.NDArray[np.uint8]:
-        """Return the number of set bits of each word, per 16 bits."""
-        return _BITS[np.ascontiguousarray(words).view(np.uint16)]
+
+popcounts: Callable[[Words], npt.NDArray[np.uint8]] = getattr(np, "bitwise_count", _popcounts_by_table)
+"""Numbers of set bits, per word, or per byte with NumPy 1.26, where the last axis is eight times as long."""
 
 
 @dataclass(frozen=True, slots=True)
