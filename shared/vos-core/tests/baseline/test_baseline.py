@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,16 +13,17 @@ METHODS = [copy.METHOD, flow.METHOD]
 SIZE = (96, 128)
 
 
-def texture() -> np.ndarray:
-    coarse = np.random.default_rng(3).integers(0, 255, (30, 40, 3)).astype(np.uint8)
-    return np.kron(coarse, np.ones((4, 4, 1), np.uint8))[: SIZE[0], : SIZE[1]]
+def texture(seed: int) -> np.ndarray:
+    """Smooth noise, as flow needs it: without edges that alias."""
+    noise = np.random.default_rng(seed).normal(size=(*SIZE, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2.5)
+    return np.clip(128 + 500 * smooth, 0, 255).astype(np.uint8)
 
 
 def frame(index: int, *, shift: int = 0) -> Frame:
     """A textured ground with a textured square that moved `shift` pixels to the right."""
-    picture = texture()
-    patch = np.kron(np.random.default_rng(8).integers(0, 255, (8, 8, 3)).astype(np.uint8), np.ones((4, 4, 1), np.uint8))
-    picture[30:62, 20 + shift : 52 + shift] = patch
+    picture = texture(3) // 2
+    picture[30:62, 20 + shift : 52 + shift] = 100 + texture(8)[:32, :32] // 2
     return Frame(index, f"{index:05d}", picture)
 
 

@@ -29,7 +29,7 @@ _PRESETS = {
 class FlowConfig(Config):
     """Options of the `flow` method."""
 
-    preset: Literal["ultrafast", "fast", "medium"] = Field("medium", description="effort of the flow: ultrafast, fast or medium")
+    preset: Literal["ultrafast", "fast", "medium"] = Field("fast", description="effort of the flow: ultrafast, fast or medium")
     finest_scale: int = Field(0, ge=0, le=4, description="finest level of the flow: 0 is full size, each further one half")
     consistency: float = Field(
         0.7,

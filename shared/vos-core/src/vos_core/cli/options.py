@@ -44,6 +44,13 @@ def device_options(function: F) -> F:
     )(function)
 
 
+def ops_option(function: F) -> F:
+    """Add `--ops`."""
+    return click.option("--ops", metavar="BACKEND", help="Backend of all ops, or op=backend,...: auto, torch, triton, opencv.")(
+        function
+    )
+
+
 def method_options(function: F) -> F:
     """Add `--variant`, `--weights`, `--config` and `--set`."""
     return _stack(
@@ -103,7 +110,7 @@ def output_options(function: F) -> F:
 
 def run_options(function: F) -> F:
     """Add everything that running a method takes; the function receives it as keyword arguments."""
-    return _stack(clip_options, output_options, method_options, device_options, json_option)(function)
+    return _stack(clip_options, output_options, method_options, device_options, ops_option, json_option)(function)
 
 
 def parse_scales(text: str | None) -> tuple[float, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 
 import click
 
-from vos_core.cli.clips import select_clips
+from vos_core.cli.clips import Selection, select_clips
 from vos_core.cli.options import parse_scales, run_options
 from vos_core.config import parse_assignments, read_yaml
 from vos_core.contract import MethodInfo
@@ -52,6 +53,7 @@ def execute(
     device: str = "auto",
     precision: Any = "fp32",
     threads: int | None = None,
+    ops: str | None = None,
     seed: int = 0,
     resume: bool = True,
     overwrite: bool = False,
@@ -63,10 +65,12 @@ def execute(
     flip: bool = False,
     scales: str | None = None,
     as_json: bool = False,
+    opened: Selection | None = None,
 ) -> int:
     """Run `method` as the options of `run_options` say; print the table (or JSON) on stdout; return the exit code.
 
-    Progress goes to stderr. Method options are those of `config_file` with `assignments` on top.
+    Progress goes to stderr. Method options are those of `config_file` with `assignments` on top. A command that finds its clips
+    by options of its own passes them as `opened`.
 
     Raises:
         VosError: wrong use, no weights, an output that cannot be written, or an interrupt.
@@ -75,8 +79,11 @@ def execute(
     from vos_core.run.runner import run_method
     from vos_core.run.tta import Augmentation
 
-    chosen = select_clips(clips=clips, layout=layout, root=root, split=split, video=video, mask=mask, only=only)
+    chosen = opened
+    if chosen is None:
+        chosen = select_clips(clips=clips, layout=layout, root=root, split=split, video=video, mask=mask, only=only)
     factors = parse_scales(scales)
+    choose_ops(ops)
     with ProgressBar(chosen.clips) as bar:
         record = run_method(
             method,
@@ -114,6 +121,20 @@ def execute(
         click.echo(f"{len(failed)} of {len(record.clips)} clips failed: {', '.join(failed)}", err=True)
     sys.stdout.flush()
     return 1 if failed or chosen.faults else 0
+
+
+def choose_ops(text: str | None) -> None:
+    """Set the backends of all ops for this process and those it starts; None leaves what the environment says.
+
+    Raises:
+        UsageError: an unknown op or backend.
+    """
+    if text is None:
+        return
+    from vos_core.ops.backend import VARIABLE, parse_backends
+
+    parse_backends(text)
+    os.environ[VARIABLE] = text
 
 
 def merge_options(config_file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
