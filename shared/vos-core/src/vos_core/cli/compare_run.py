@@ -161,12 +161,11 @@ def _run_apart(spec: MethodSpec, clips: Sequence[Clip], settings: Mapping[str, A
                 process.join()
                 answer = VosError(f"its process died with exit code {process.exitcode}{_death_hint(process.exitcode)}")
     except KeyboardInterrupt:
+        process.terminate()  # the run tidies up and keeps its finished clips
         raise InterruptError(
             f"interrupted while {spec.folder} ran", fix="Run the same command again to resume; finished clips are kept"
         ) from None
     finally:
-        if process.is_alive():
-            process.terminate()  # the run tidies up and keeps its finished clips
         process.join()
         mine.close()
     if isinstance(answer, RunRecord):
