@@ -97,6 +97,8 @@ class ImageFolder(FrameSource):
             name = min(twice)
             both = ", ".join(str(path) for path in self.paths if path.stem == name)
             raise FrameError(f"frame {name} exists more than once: {both}", fix="Keep one file per frame name")
+        if not self.paths:
+            raise FrameError("a list of frames is empty", expected="at least one image file")
         self._size: tuple[int, int] | None = None
 
     @property
@@ -106,20 +108,31 @@ class ImageFolder(FrameSource):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of the first frame in pixels; decodes it once."""
+        """(height, width) of the first frame in pixels; reads its header only."""
         if self._size is None:
-            height, width = self.read(0).rgb.shape[:2]
-            self._size = (height, width)
+            self._size = image_size(self.paths[0])
         return self._size
 
     def read(self, index: int) -> Frame:
-        """Return frame `index`; raises `FrameError` naming the file when it is missing, truncated or no image."""
+        """Return frame `index`.
+
+        Raises:
+            FrameError: the file is missing, truncated, no image, or of another size than the first frame.
+        """
         path = self.paths[index]
-        return Frame(index, path.stem, read_image(path, backend=self.backend))
+        rgb = read_image(path, backend=self.backend)
+        height, width = self.size
+        if rgb.shape[:2] != (height, width):
+            raise FrameError(
+                f"frame {path} is {rgb.shape[1]}x{rgb.shape[0]}",
+                expected=f"{width}x{height} as the clip's first frame",
+                fix="Resize it or take it out of the clip",
+            )
+        return Frame(index, path.stem, rgb)
 
 
 class VideoFile(FrameSource):
-    """Frames of a video file, named 00000, 00001, ...; shown upright, as players do.
+    """Frames of a video file, named 00000, 00001, ...; OpenCV turns phone videos upright, PyAV gives them as stored.
 
     Args:
         path: any container that the backend's FFmpeg reads.
@@ -164,6 +177,7 @@ class VideoFile(FrameSource):
                 )
             self._decoder.count = index
             raise EndOfFrames(f"{self.path} has {index} frames")
+        self._decoder.count = max(self._decoder.count, index + 1)  # containers may also say too few
         return Frame(index, f"{index:05d}", rgb)
 
     def close(self) -> None:
@@ -308,14 +322,31 @@ def read_image(path: Path, *, backend: ImageBackend = "pillow") -> RgbImage:
     return _decode_pillow(data, path) if backend == "pillow" else _decode_opencv(data, path)
 
 
-def open_frames(path: Path, *, backend: ImageBackend = "pillow") -> FrameSource:
-    """Return the frames of a folder of images or of a video file."""
-    return ImageFolder(path, backend=backend) if path.is_dir() or not path.exists() else VideoFile(path)
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image file as it is stored, from its header.
+
+    Raises:
+        FrameError: the file is missing or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return (image.height, image.width)
+    except FileNotFoundError as error:
+        raise FrameError(f"frame {path} does not exist", fix="Check the path") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _damaged(path, str(error)) from error
 
 
-def open_clip(clip: Clip, *, backend: ImageBackend = "pillow") -> FrameSource:
+def open_frames(path: Path, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:
+    """Return the frames of a folder of images, of a single image, or of a video file."""
+    if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        return ImageFolder([path], backend=backend)
+    return ImageFolder(path, backend=backend) if path.is_dir() or not path.exists() else VideoFile(path, backend=video_backend)
+
+
+def open_clip(clip: Clip, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:
     """Return the frames of a clip."""
-    return VideoFile(clip.video) if clip.video is not None else ImageFolder(clip.frames, backend=backend)
+    return VideoFile(clip.video, backend=video_backend) if clip.video is not None else ImageFolder(clip.frames, backend=backend)
 
 
 def prefetch(source: FrameSource, *, start: int = 0, depth: int = 4, threads: int = 2) -> Generator[Frame, None, None]:

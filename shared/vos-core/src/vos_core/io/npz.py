@@ -10,14 +10,15 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from vos_core.errors import MaskError
 from vos_core.io.atomic import replacing
-from vos_core.io.masks import present_ids
+from vos_core.io.labels import present_ids
+from vos_core.types import LabelMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +56,21 @@ def write_npz(
         )
     if masks.size and (int(masks.min()) < 0 or int(masks.max()) > 65535):
         raise MaskError(f"masks with values {int(masks.min())} to {int(masks.max())} for {path}", expected="ids of 0..65535")
-    labels = masks.astype(np.uint16 if masks.size and int(masks.max()) > 255 else np.uint8)
+    wide = bool(masks.size) and int(masks.max()) > 255
+    labels: LabelMap = masks.astype(np.uint16) if wide else masks.astype(np.uint8)
     found = present_ids(labels)
     names = np.asarray(list(frames), dtype=np.str_)
+    arrays: dict[str, Any] = {"frames": names}
     if form == "packed":
         if len(found) > 1:
             raise MaskError(f"masks of the objects {found} for {path}", expected="one object", fix="Write the form 'labels'")
-        arrays = {"packed": np.packbits(labels > 0, axis=2), "shape": np.asarray(labels.shape, np.int64)}
+        arrays |= {"packed": np.packbits(labels > 0, axis=2), "shape": np.asarray(labels.shape, np.int64)}
         found = found or [1]
     else:
-        arrays = {"masks": labels}
-    known = np.asarray(sorted(ids) if ids is not None else found, np.int64)
+        arrays["masks"] = labels
+    arrays["ids"] = np.asarray(sorted(ids) if ids is not None else found, np.int64)
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, ids=known, frames=names, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def read_npz(path: Path) -> MaskVolume:

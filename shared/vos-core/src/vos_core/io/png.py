@@ -114,7 +114,7 @@ def encode_png(
     chunks = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, GREY if palette is None else INDEXED, 0, 0, 0))]
     if palette is not None:
         chunks.append(_chunk(b"PLTE", np.ascontiguousarray(palette, np.uint8).tobytes()))
-    chunks.append(_chunk(b"IDAT", zlib.compress(rows, compress_level)))
+    chunks.append(_chunk(b"IDAT", zlib.compress(rows.tobytes(), compress_level)))
     return b"".join((SIGNATURE, *chunks, _IEND))
 
 
@@ -141,7 +141,8 @@ def _header(data: bytes, name: str) -> PngHeader:
 
 
 def _image_chunks(data: bytes, name: str) -> list[bytes]:
-    parts, at, size = [], 33, len(data)
+    parts: list[bytes] = []
+    at, size = 33, len(data)
     while at + 12 <= size:
         (length,) = struct.unpack_from(">I", data, at)
         kind, end = data[at + 4 : at + 8], at + 8 + length
@@ -156,7 +157,7 @@ def _image_chunks(data: bytes, name: str) -> list[bytes]:
                 _corrupt(name, "a checksum does not match")
             parts.append(data[at + 8 : end])
         at = end + 4
-    _corrupt(name, f"it ends early, after {size} bytes")
+    return _corrupt(name, f"it ends early, after {size} bytes")
 
 
 def _unfiltered(packed: bytes, *, header: PngHeader, stride: int, name: str) -> npt.NDArray[np.uint8] | None:
@@ -178,7 +179,7 @@ def _by_opencv(packed: bytes, *, height: int, stride: int, name: str) -> npt.NDA
     rows = cv2.imdecode(np.frombuffer(patched, np.uint8), cv2.IMREAD_UNCHANGED)
     if rows is None or rows.shape != (height, stride) or rows.dtype != np.uint8:
         _corrupt(name, "its pixel data cannot be decoded")
-    return rows
+    return np.asarray(rows, np.uint8)
 
 
 def _by_pillow(data: bytes, name: str) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:

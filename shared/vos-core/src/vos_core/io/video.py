@@ -179,7 +179,7 @@ class _Encoder(Protocol):
 class _OpenCvEncoder:
     def __init__(self, path: Path, *, fps: float, size: tuple[int, int], codec: VideoCodec) -> None:
         with _silent_stderr():
-            self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*_FOURCC[codec]), fps, (size[1], size[0]))
+            self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*_FOURCC[codec]), fps, (size[1], size[0]))
         if not self._writer.isOpened():
             raise OutputError(
                 f"this OpenCV cannot write {codec} video", fix='Write .mp4 instead, with: pip install "vos-core[video]"'
