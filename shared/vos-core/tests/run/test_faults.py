@@ -78,7 +78,7 @@ def data(make_clip, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_kill_9_and_rerun_give_the_bytes_of_an_unbroken_run(data: Path, tmp_path: Path, workers: str) -> None:
     assert run(data, tmp_path / "whole").returncode == 0
     output = tmp_path / "broken"
@@ -95,7 +95,10 @@ def test_kill_9_and_rerun_give_the_bytes_of_an_unbroken_run(data: Path, tmp_path
     assert len(json.loads((output / "run.json").read_text())["clips"]) == 3
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGINT, "1"), (signal.SIGTERM, "1"), (signal.SIGINT, "2")])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [(signal.SIGINT, "1"), (signal.SIGTERM, "1"), pytest.param(signal.SIGINT, "2", marks=pytest.mark.slow)],
+)
 def test_a_signal_stops_tidily_and_says_how_to_resume(data: Path, tmp_path: Path, number: int, workers: str) -> None:
     output = tmp_path / "out"
     process = start_until(data, output, 30, "--processes", workers)
@@ -129,6 +132,7 @@ def test_bad_clips_are_named_and_the_others_done(data: Path, tmp_path: Path, mak
     assert len(list((tmp_path / "out" / "c").iterdir())) == 24
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 def test_a_disk_that_fills_up(data: Path, tmp_path: Path) -> None:
     small = tmp_path / "small"
