@@ -17,6 +17,10 @@ from vos_core.io.rle import Rle, area, counts_of, size_of
 SAV_FPS = 24.0
 SAV_EVERY = 4
 """SA-V annotates every 4th frame of its 24 frames per second."""
+_CARRIED = (
+    "video_id", "video_duration", "video_frame_count", "video_environment", "video_split",
+    "masklet_edited_frame_count", "masklet_type", "masklet_stability_score",
+)  # fmt: skip
 _SMALL, _LARGE = 32**2, 96**2  # COCO's areas in pixels; they reproduce masklet_size_bucket of the SA-V example
 
 
@@ -71,7 +75,7 @@ def write_rle_json(path: Path, clip: RleClip, *, form: Literal["sav", "masks", "
 
     Args:
         path: where to.
-        clip: what to write; its `meta` fills `video_id`, `video_environment`, `video_split`, `masklet_type`, ... of the form `sav`.
+        clip: what to write; its `meta` fills `video_id`, `video_split`, `masklet_type` and the like of the form `sav`.
         form: `sav` has every key of SA-V; `masks` is {"masks", "fps", "ids", "frames"}; `list` is the masks alone.
     """
     value: Any = [list(row) for row in clip.masks]
@@ -89,7 +93,7 @@ def _parse(data: Any) -> RleClip:
         meta = {key: value for key, value in data.items() if key != "masklet"}
         every = _every(meta, len(data["masklet"]))
         names = meta.get("frames") or [f"{index * every:05d}" for index in range(len(data["masklet"]))]
-        return _clip(data["masklet"], meta, ids=data.get("masklet_id"), names=names, fps=SAV_FPS / every)
+        return _clip(data["masklet"], meta, ids=data.get("masklet_id"), names=names, fps=_video_fps(meta) / every)
     if isinstance(data, dict) and "masks" in data:
         meta = {key: value for key, value in data.items() if key not in ("masks", "fps", "ids", "frames")}
         fps = float(data["fps"]) if data.get("fps") is not None else None
@@ -110,6 +114,11 @@ def _every(meta: Mapping[str, Any], annotated: int) -> int:
     """Return how many video frames lie between annotated ones: SA-V's manual masks have 4, its automatic ones may have 1."""
     total = int(meta.get("video_frame_count") or 0)
     return 1 if total and annotated >= total else SAV_EVERY
+
+
+def _video_fps(meta: Mapping[str, Any]) -> float:
+    frames, seconds = meta.get("video_frame_count"), meta.get("video_duration")
+    return float(frames) / float(seconds) if frames and seconds else SAV_FPS
 
 
 def _clip(
@@ -178,6 +187,4 @@ def _sav(clip: RleClip, *, default_name: str) -> dict[str, Any]:
         # Not a key of SA-V: names that do not count in fours would be lost otherwise.
         "frames": list(clip.frames),
     }
-    kept = ("video_id", "video_duration", "video_frame_count", "video_environment", "video_split")
-    kept += ("masklet_edited_frame_count", "masklet_type", "masklet_stability_score")
-    return computed | {key: clip.meta[key] for key in kept if key in clip.meta}
+    return computed | {key: clip.meta[key] for key in _CARRIED if key in clip.meta}

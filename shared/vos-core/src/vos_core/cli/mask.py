@@ -1,0 +1,61 @@
+"""`vos mask`: convert masks between PNG, RLE JSON and npz."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+_FORMS = ("png", "objects", "sav", "rle", "list", "npz", "packed")
+
+
+@click.group("mask")
+def command() -> None:
+    """Convert masks between PNG, RLE JSON and npz.
+
+    Example: vos mask convert out/dog dog.json
+    """
+
+
+@command.command("convert")
+@click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", type=click.Choice(_FORMS), help="Form of DST.  [default: by suffix: .json sav, .npz npz, else png]"
+)
+@click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames per second of the masks, for JSON.")
+@click.option("--binary", is_flag=True, help="Read PNGs as one object: every value above 0.")
+@click.option("--threshold", type=click.IntRange(1, 255), help="With --binary: least grey value of the object (soft edges).")
+@click.option("--palette", type=click.Choice(["davis", "aot"]), default="davis", show_default=True, help="Colours of PNGs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def convert(
+    source: Path,
+    target: Path,
+    form: str | None,
+    fps: float | None,
+    binary: bool,
+    threshold: int | None,
+    palette: str,
+    as_json: bool,
+) -> None:
+    """Convert the masks of one clip from SRC to DST.
+
+    SRC is a PNG, a folder of PNGs, a folder with one folder of PNGs per object, a .json (SA-V, masks with fps, bare list, SA-1B)
+    or a .npz. DST takes the form png (label maps), objects (one folder per object), sav, rle or list (JSON), npz or packed (bits).
+    Only objects and JSON keep overlaps; elsewhere the lowest id wins. Ids that count from 0 are raised by one.
+
+    Example: vos mask convert sav_000001_manual.json masks/sav_000001 --format objects
+    """
+    from vos_core.io.convert import FORMS, form_of, open_masks, save_masks
+    from vos_core.io.palette import AOT_PALETTE, DAVIS_PALETTE
+
+    chosen = next((known for known in FORMS if known == form), form_of(target))
+    masks = open_masks(source, binary=binary, threshold=threshold)
+    ids = save_masks(target, masks, form=chosen, fps=fps, palette=AOT_PALETTE if palette == "aot" else DAVIS_PALETTE)
+    height, width = masks.size
+    if as_json:
+        report = {"target": str(target), "format": chosen, "frames": len(masks.frames), "ids": list(ids)}
+        click.echo(json.dumps({**report, "height": height, "width": width}))
+    else:
+        click.echo(f"{target}: {len(masks.frames)} frames of {width}x{height}, {len(ids)} objects, format {chosen}")
