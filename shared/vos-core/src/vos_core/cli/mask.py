@@ -27,6 +27,7 @@ def command() -> None:
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames per second of the masks, for JSON.")
 @click.option("--binary", is_flag=True, help="Read PNGs as one object: every value above 0.")
 @click.option("--threshold", type=click.IntRange(1, 255), help="With --binary: least grey value of the object (soft edges).")
+@click.option("--resize", is_flag=True, help="Bring PNGs of another size to that of the first (nearest pixel).")
 @click.option("--palette", type=click.Choice(["davis", "aot"]), default="davis", show_default=True, help="Colours of PNGs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def convert(
@@ -36,13 +37,14 @@ def convert(
     fps: float | None,
     binary: bool,
     threshold: int | None,
+    resize: bool,
     palette: str,
     as_json: bool,
 ) -> None:
     """Convert the masks of one clip from SRC to DST.
 
     SRC is a PNG, a folder of PNGs, a folder with one folder of PNGs per object, a .json (SA-V, masks with fps, bare list, SA-1B)
-    or a .npz. DST takes the form png (label maps), objects (one folder per object), sav, rle or list (JSON), npz or packed (bits).
+    or a .npz. DST takes the form png (label maps), objects (a folder per object), sav, rle or list (JSON), npz or packed (bits).
     Only objects and JSON keep overlaps; elsewhere the lowest id wins. Ids that count from 0 are raised by one.
 
     Example: vos mask convert sav_000001_manual.json masks/sav_000001 --format objects
@@ -51,7 +53,7 @@ def convert(
     from vos_core.io.palette import AOT_PALETTE, DAVIS_PALETTE
 
     chosen = next((known for known in FORMS if known == form), form_of(target))
-    masks = open_masks(source, binary=binary, threshold=threshold)
+    masks = open_masks(source, binary=binary, threshold=threshold, on_size="resize" if resize else "error")
     ids = save_masks(target, masks, form=chosen, fps=fps, palette=AOT_PALETTE if palette == "aot" else DAVIS_PALETTE)
     height, width = masks.size
     if as_json:

@@ -15,12 +15,12 @@ from vos_core.io.labels import merge_objects, present_ids
 from vos_core.io.masks import read_mask, read_object_masks, write_mask, write_object_masks
 from vos_core.io.npz import read_npz, write_npz
 from vos_core.io.palette import DAVIS_PALETTE, Palette
-from vos_core.io.rle import Rle, decode, encode
+from vos_core.io.rle import decode, encode
 from vos_core.io.sav_json import RleClip, read_rle_json, write_rle_json
 from vos_core.types import BinaryMask, LabelMap
 
 MaskForm = Literal["png", "objects", "sav", "rle", "list", "npz", "packed"]
-"""`png`: one label map per frame; `objects`: one folder per object; `sav`, `rle`, `list`: JSON; `npz`, `packed`: one array file."""
+"""`png`: one label map per frame; `objects`: a folder per object; `sav`, `rle`, `list`: JSON; `npz`, `packed`: arrays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +49,16 @@ class MaskSequence:
         return merge_objects(masks) if masks else np.zeros(self.size, np.uint8)
 
 
-def open_masks(path: Path, *, binary: bool = False, threshold: int | None = None) -> MaskSequence:
+def open_masks(
+    path: Path, *, binary: bool = False, threshold: int | None = None, on_size: Literal["error", "resize"] = "error"
+) -> MaskSequence:
     """Return the masks in a PNG file, a folder of PNGs or of object folders, a JSON or an npz file.
 
     Args:
         path: what to read; object folders that count from 0 become ids from 1.
         binary: every value above 0 is object 1 (PNGs only).
         threshold: with `binary`, the least grey value of the object, for masks with soft edges.
+        on_size: what to do with PNGs of another size than the first; `resize` takes the nearest pixel and warns.
 
     Raises:
         MaskError: missing, in no known form, or damaged.
@@ -67,12 +70,12 @@ def open_masks(path: Path, *, binary: bool = False, threshold: int | None = None
     if path.suffix.lower() == ".npz":
         return _from_npz(path)
     if path.is_file():
-        return _from_pngs([path], binary=binary, threshold=threshold)
+        return _from_pngs([path], binary=binary, threshold=threshold, on_size=on_size)
     if not path.is_dir():
         raise MaskError(f"masks {path} do not exist", expected="a folder of PNGs, a .json or a .npz file", fix="Check the path")
     pngs = sorted((file for file in path.iterdir() if file.suffix.lower() == ".png"), key=lambda file: natural_key(file.name))
     if pngs:
-        return _from_pngs(pngs, binary=binary, threshold=threshold)
+        return _from_pngs(pngs, binary=binary, threshold=threshold, on_size=on_size)
     return _from_objects(path)
 
 
@@ -102,10 +105,10 @@ def save_masks(
     """
     form = form or form_of(path)
     suffix = {"sav": ".json", "rle": ".json", "list": ".json", "npz": ".npz", "packed": ".npz"}.get(form, "")
-    if path.suffix.lower() in (".json", ".npz", ".png") and path.suffix.lower() != (suffix or (".png" if form == "png" else "")):
-        raise UsageError(
-            f"'{path.name}' is to hold the form {form}", expected=f"a name ending in {suffix}" if suffix else "a folder"
-        )
+    given = path.suffix.lower()
+    if given != suffix and (suffix or given in (".json", ".npz", ".png")) and not (form == "png" and given == ".png"):
+        expected = f"a name that ends in {suffix}" if suffix else "a folder"
+        raise UsageError(f"'{path.name}' is to hold the form {form}", expected=expected)
     if form in ("npz", "packed"):
         return _save_npz(path, masks, packed=form == "packed")
     if form in ("sav", "rle", "list"):
@@ -126,9 +129,10 @@ def save_masks(
     return tuple(sorted(found))
 
 
-def _from_pngs(files: list[Path], *, binary: bool, threshold: int | None) -> MaskSequence:
+def _from_pngs(files: list[Path], *, binary: bool, threshold: int | None, on_size: Literal["error", "resize"]) -> MaskSequence:
     def labels(index: int, size: tuple[int, int] | None) -> LabelMap:
-        return read_mask(files[index], kind="binary" if binary else "labels", size=size, threshold=threshold)
+        kind: Literal["binary", "labels"] = "binary" if binary else "labels"
+        return read_mask(files[index], kind=kind, size=size, threshold=threshold, on_size=on_size)
 
     height, width = labels(0, None).shape
 
@@ -175,23 +179,20 @@ def _split(labels: LabelMap) -> Mapping[int, BinaryMask]:
 
 
 def _save_npz(path: Path, masks: MaskSequence, *, packed: bool) -> tuple[int, ...]:
-    volume = np.stack([masks.labels(index) for index in range(len(masks.frames))])
+    volume: LabelMap = np.stack([masks.labels(index) for index in range(len(masks.frames))])
     ids = tuple(sorted({*masks.ids, *present_ids(volume)}))
     write_npz(path, volume, frames=masks.frames, ids=ids, form="packed" if packed else "labels")
     return ids
 
 
 def _save_json(path: Path, masks: MaskSequence, *, form: Literal["sav", "masks", "list"], fps: float | None) -> tuple[int, ...]:
-    rows: list[dict[int, Rle]] = []
-    for index in range(len(masks.frames)):
-        rows.append({key: encode(mask) for key, mask in masks.read(index).items()})
+    rows = [{key: encode(mask) for key, mask in masks.read(index).items()} for index in range(len(masks.frames))]
     ids = tuple(sorted({*masks.ids, *(key for row in rows for key in row)}))
     if not ids:
         raise MaskError(f"no object in any of {len(rows)} masks for {path}", expected="at least one")
     table = tuple(tuple(row.get(key) for key in ids) for row in rows)
-    kept = {
-        key: value for key, value in (masks.meta or {}).items() if not key.startswith("masklet_") or len(ids) == len(masks.ids)
-    }
+    same_objects = len(ids) == len(masks.ids)
+    kept = {key: value for key, value in (masks.meta or {}).items() if same_objects or not key.startswith("masklet_")}
     write_rle_json(path, RleClip(masks.size, masks.frames, ids, table, fps or masks.fps, kept), form=form)
     return ids
 

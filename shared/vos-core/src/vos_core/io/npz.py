@@ -32,7 +32,7 @@ class MaskVolume:
 
 def write_npz(
     path: Path,
-    masks: npt.NDArray[np.integer] | npt.NDArray[np.bool_],
+    masks: npt.NDArray[np.integer[Any]] | npt.NDArray[np.bool_] | LabelMap,
     *,
     frames: Sequence[str],
     ids: Sequence[int] | None = None,
