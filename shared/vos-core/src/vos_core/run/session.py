@@ -50,9 +50,9 @@ def run_clip(
     steps: list[float] = []
     state_bytes = 0
     try:
+        if clip.video is None and not clip.frames:
+            raise FrameError(f"clip '{clip.name}' has no frames", expected="at least one image or video frame")
         with closing(open_clip(clip)) as source:
-            if not len(source):
-                raise FrameError(f"clip '{clip.name}' has no frames", expected="at least one image or video frame")
             prompts = ClipPrompts(clip, source.names)
             first, given = prompts.first(source)
             adapt_seconds = 0.0
