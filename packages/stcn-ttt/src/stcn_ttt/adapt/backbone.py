@@ -25,7 +25,7 @@ class Backbone(Protocol):
         ...
 
     def encode_value(self, state: Any, image: Tensor, masks: Tensor, others: Tensor) -> Any:
-        """Return the objects' values of a frame `(B, 3, H, W)` under masks and sums of the other masks, `(B, N, H, W)` each, 0-1."""
+        """Return the objects' values of a frame `(B, 3, H, W)`; masks and sums of the other masks are `(B, N, H, W)`, 0-1."""
         ...
 
     def segment(self, state: Any, memory: Sequence[tuple[Any, Any]], *, selector: Tensor, empty_slots: int) -> Segmentation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,10 +61,11 @@ def draw_pair(rng: np.random.RandomState, labels: Labels) -> list[int]:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Accepted frames and objects. `closed`: the last frame is to be replaced by a copy of the first."""
+    """Frames and objects of a sequence; `seed` draws its augmentation; `closed`: the last frame becomes a copy of the first."""
 
     frames: list[int]
     targets: list[int]
+    seed: int = 0
     closed: bool = False
 
 
@@ -107,7 +108,7 @@ def accept(
         if accepted:
             break
     closed = not accepted or len(sets.first) != len(sets.last)
-    return Choice(choice.frames, choice.targets, closed)
+    return replace(choice, closed=closed)
 
 
 def labels_of(labels: npt.NDArray[np.integer]) -> Labels:

@@ -13,6 +13,7 @@ import torch
 
 from vos_core.errors import WeightsError
 from vos_core.io.atomic import replacing
+from vos_core.weights.load import read_checkpoint
 
 
 def random_state() -> dict[str, Any]:
@@ -51,21 +52,13 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def load_checkpoint(path: Path, *, device: str | torch.device = "cpu") -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Return what `save_checkpoint` wrote; only tensors and plain values are read, never code.
 
     Raises:
         WeightsError: the file is absent, truncated or holds anything else.
     """
-    try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError as error:
-        raise WeightsError(f"checkpoint {path} does not exist", fix="Check the path") from error
-    except Exception as error:  # torch.load raises anything from EOFError to UnpicklingError
-        raise WeightsError(
-            f"checkpoint {path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
-            fix="It is truncated or not a checkpoint: delete it, the run goes on from the one before",
-        ) from error
+    state = read_checkpoint(path)
     if not isinstance(state, dict):
         raise WeightsError(f"checkpoint {path} holds a {type(state).__name__}", expected="a mapping")
     return state

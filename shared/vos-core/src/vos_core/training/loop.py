@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vos_core.contract import Precision
-from vos_core.errors import UsageError, VosError
+from vos_core.errors import UsageError, VosError, WeightsError
 from vos_core.training.checkpoint import (
     drop_old_checkpoints,
     load_checkpoint,
@@ -99,32 +99,49 @@ class TrainingState:
     def resume(self) -> bool:
         """Go on from the newest checkpoint in the folder; return whether there was one.
 
-        Raises:
-            UsageError: the checkpoint is of a run with other settings.
-            WeightsError: it cannot be read.
+        Raises: as `restore`.
         """
         path = newest_checkpoint(self.folder)
         if path is None:
             seed_everything(self.options.seed + self.ranks.rank)
             return False
+        self.restore(path)
+        return True
+
+    def restore(self, path: Path) -> None:
+        """Take over everything in a checkpoint file.
+
+        The four keys `it`, `network`, `optimizer`, `scheduler` are enough (files of the original STCN); what else is missing
+        begins anew.
+
+        Raises:
+            UsageError: the checkpoint is of a run with other settings.
+            WeightsError: it cannot be read or does not fit.
+        """
         state = load_checkpoint(path)
-        changed = {k for k, v in self.options.fingerprint.items() if state["fingerprint"].get(k) != v}
+        old = state.get("fingerprint", {})
+        changed = sorted(key for key, value in self.options.fingerprint.items() if key in old and old[key] != value)
         if changed:
-            old = ", ".join(f"{key}={state['fingerprint'].get(key)!r}" for key in sorted(changed))
+            shown = ", ".join(f"{key}={old[key]!r}" for key in changed)
             raise UsageError(
-                f"{path} is of a run with other settings ({old})", fix="Repeat those settings, or choose another output folder"
+                f"{path} is of a run with other settings ({shown})", fix="Repeat those settings, or choose another output folder"
             )
-        self.model.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.ema is not None:
+        try:
+            self.model.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = int(state["it"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path} is no checkpoint of this network ({error})", expected="it, network, optimizer and scheduler"
+            ) from error
+        if "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
+        if self.ema is not None and state.get("ema") is not None:
             self.ema.load_state_dict(state["ema"])
-        self.step = state["it"]
-        if len(state["random"]) == self.ranks.world:
+        if len(state.get("random", ())) == self.ranks.world:
             restore_random_state(state["random"][self.ranks.rank])
         else:  # another number of ranks: no generator to go on with, so begin one that depends on where we are
             seed_everything(self.options.seed + self.ranks.rank + 1_000_003 * self.step)
-        return True
 
     def save(self) -> Path:
         """Write a checkpoint of this step on the main rank and drop old ones; every rank must call it."""
@@ -154,7 +171,13 @@ class TrainingState:
 
 
 def run_loop(
-    state: TrainingState, batches: Iterator[Any], compute: LossFunction, log: RunLog, *, find_unused: bool = False
+    state: TrainingState,
+    batches: Iterator[Any],
+    compute: LossFunction,
+    log: RunLog,
+    *,
+    module: nn.Module | None = None,
+    find_unused: bool = False,
 ) -> None:
     """Train from `state.step` to `options.steps`, saving every `save_every` steps, at the end and on Ctrl-C or SIGTERM.
 
@@ -163,6 +186,7 @@ def run_loop(
         batches: on `state`'s device or not; `compute` moves them. Position must fit `state.step * accumulate`.
         compute: the recipe.
         log: of this rank.
+        module: what `compute` is to call, if not `state.model` itself: a module around it whose forward pass is one whole step.
         find_unused: some parameters get no gradient in some steps (several ranks need to know).
 
     Raises:
@@ -170,7 +194,7 @@ def run_loop(
         KeyboardInterrupt: after saving, if the run was interrupted.
     """
     options, ranks = state.options, state.ranks
-    forward = ranks.wrap(state.model, find_unused=find_unused)
+    forward = ranks.wrap(state.model if module is None else module, find_unused=find_unused)
     with _interrupts() as interrupted:
         while state.step < options.steps:
             rate = apply_schedule(state.optimizer, state.schedule, state.step)
