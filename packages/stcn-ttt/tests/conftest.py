@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stcn_ttt.model import STCN
 
+from stcn_ttt.model import STCN
 from vos_core.testing import GOLDENS, seeded_module
 
 FOLDER = GOLDENS / "stcn-ttt"

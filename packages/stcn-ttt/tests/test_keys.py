@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from stcn_ttt.model import STCN
 
+from stcn_ttt.model import STCN
 from vos_core.testing import golden_cases
 
 

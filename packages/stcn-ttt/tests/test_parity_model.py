@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
 from stcn_ttt.memory import Memory
 from stcn_ttt.model.fuse import fuse
 from stcn_ttt.prepare import View, normalise, resize_image, resize_mask
-
 from vos_core.ops.affinity import dense_affinity, dense_readout, densify, kernel_topk_affinity, topk_affinity
 from vos_core.ops.aggregate import aggregate
 from vos_core.ops.pad import pads_to_multiple
@@ -109,7 +109,9 @@ def test_model_depths(case, fused, golden_network, golden_arrays):
     name = single["array"]
     tolerance = case["tolerance"].get(name, case["tolerance"]["default"])
     assert_within(_strided(value, single["steps"]), gold[name], tolerance, label=name)
-    assert_within([value.double().mean(), value.double().std()], gold[single["stat_array"]], case["tolerance"]["stat"], label=name)
+    assert_within(
+        [value.double().mean(), value.double().std()], gold[single["stat_array"]], case["tolerance"]["stat"], label=name
+    )
 
 
 @pytest.mark.parametrize("case", golden_cases("stcn-ttt", "memory_read"))
@@ -147,7 +149,9 @@ def test_aggregate(case, golden_arrays):
     gold = golden_arrays(case["file"])
     for read in case["reads"]:
         found = aggregate(torch.from_numpy(gold["prob"]), dim=0, keep_background=read["keep_bg"])
-        assert_within(found, gold[read["array"]], case["tolerance"].get(read["array"], case["tolerance"]["default"]), label=read["array"])
+        assert_within(
+            found, gold[read["array"]], case["tolerance"].get(read["array"], case["tolerance"]["default"]), label=read["array"]
+        )
 
 
 @pytest.mark.parametrize("case", golden_cases("stcn-ttt", "preprocess"))

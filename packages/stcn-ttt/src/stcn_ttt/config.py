@@ -12,27 +12,35 @@ from vos_core.config import Config
 class SegmenterConfig(Config):
     """Options of the streaming segmenter; the names are those of the original evaluation."""
 
-    top: int = Field(20, ge=1, description="memory nodes per query that share the soft-max; fewer nodes than this are all used")
-    mem_every: int = Field(5, ge=1, description="frames between two memory frames; the authors use 3 on DAVIS test-dev")
-    include_last: bool = Field(False, description="also match against the previous frame, kept in one temporary slot")
-    res: int = Field(480, description="shorter side in pixels that frames are resized to; -1 keeps their size")
+    top: int = Field(
+        default=20, ge=1, description="memory nodes per query that share the soft-max; fewer nodes than this are all used"
+    )
+    mem_every: int = Field(default=5, ge=1, description="frames between two memory frames; the authors use 3 on DAVIS test-dev")
+    include_last: bool = Field(default=False, description="also match against the previous frame, kept in one temporary slot")
+    res: int = Field(default=480, description="shorter side in pixels that frames are resized to; -1 keeps their size")
     antialias: bool = Field(
-        False, description="antialias the resize to `res`; the published numbers were made without, where older torchvision had none"
+        default=False,
+        description="antialias the resize to `res`; the published numbers were made without",
     )
     memory: Literal["fifo", "unbounded"] = Field(
-        "fifo",
-        description="fifo: beyond `memory_frames` the oldest frame without a prompt leaves, so the first one always stays; unbounded: keep all",
+        default="fifo",
+        description="fifo: beyond `memory_frames` the oldest one without a prompt leaves (never the first); unbounded: keep all",
     )
     memory_frames: int = Field(
-        64, ge=2, description="memory frames kept by `fifo`; 64 frames every 5 are 320 frames, so no DAVIS or YouTube-VOS clip loses any"
+        default=64,
+        ge=2,
+        description="memory frames kept by `fifo`; 64 every 5 span 320 frames, more than any DAVIS or YouTube-VOS clip",
     )
-    scales: tuple[int, ...] = Field((), description="test-time augmentation: shorter sides to run and average instead of `res`, for example [480, 600]")
+    scales: tuple[int, ...] = Field(
+        default=(), description="test-time augmentation: shorter sides to average instead of `res`, such as [480, 600]"
+    )
     clock: Literal["frames", "names"] = Field(
-        "frames",
-        description="what `mem_every` counts: frames given, or the numbers in their names, where frames between have been left out",
+        default="frames",
+        description="what `mem_every` counts: frames given, or numbers in their names (where frames were left out)",
     )
     kernel: bool | None = Field(
-        None, description="kernelised readout (sigma 7 cells); unset = at sizes of 600 and more under `scales`, as published"
+        default=None,
+        description="kernelised readout (sigma 7 cells); unset = at sizes of 600 and more under `scales`, as published",
     )
 
     @field_validator("res")

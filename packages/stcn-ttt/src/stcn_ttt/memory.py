@@ -1,7 +1,8 @@
 """What a clip's memory holds: keys shared by all objects, values per object, and which frame leaves when it is full.
 
-Every object of a clip receives every memory frame from its first one on, so an object that entered later remembers a *suffix* of the frames: keys are
-stored once, one similarity serves all objects, and objects that entered together share the choice of nodes as well (a group).
+Every object of a clip receives every memory frame from its first one on, so an object that entered later remembers a *suffix*
+of the frames: keys are stored once, one similarity serves all objects, and objects that entered together share the choice of
+nodes as well (a group).
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class _Group:
 class Memory:
     """Keys and values of the memory frames of one clip, in buffers that grow by doubling up to the bound.
 
-    With a bound, the oldest frame that carries no prompt leaves first; the clip's first frame never does. A temporary frame is not counted.
+    With a bound, the oldest frame that carries no prompt leaves first; the clip's first frame never does. A temporary frame
+    is not counted.
 
     Args:
         max_frames: bound of the permanent frames, at least 2; None = none.

@@ -47,6 +47,7 @@ class STCNSegmenter:
         if precision == "fp16" and device == "cpu":
             raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
         self.config = config or SegmenterConfig()
+        self._views: list[View] = []
         self.device, self.precision, self.probabilities = device, precision, probabilities
         self.load(network)
 
@@ -103,7 +104,9 @@ class STCNSegmenter:
                 raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
         elif (height, width) != self._views[0].frame_size:
             before = self._views[0].frame_size
-            raise FrameError(f"frame {frame.name} is {width}x{height}", expected=f"{before[1]}x{before[0]} like the frames before it")
+            raise FrameError(
+                f"frame {frame.name} is {width}x{height}", expected=f"{before[1]}x{before[0]} like the frames before it"
+            )
         given = _given_masks(frame, prompts)
         if not self._views:
             self._views = [
@@ -140,7 +143,7 @@ class STCNSegmenter:
 
     def reset(self) -> None:
         """Forget the clip; keep weights."""
-        self._views: list[View] = []
+        self._views = []
         for _, tracker in self._looks:
             tracker.reset()
 
@@ -169,7 +172,8 @@ def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArr
     for prompt in prompts:
         if prompt.mask is None:
             raise UsageError(
-                f"object {prompt.object_id} of frame {frame.name} has no mask", expected="a mask: STCN takes no points and no boxes"
+                f"object {prompt.object_id} of frame {frame.name} has no mask",
+                expected="a mask: STCN takes nothing else",
             )
         if not 0 < prompt.object_id < 2**16:
             raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
@@ -186,7 +190,8 @@ def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArr
 
 def _label_map(probs: Tensor, ids: Sequence[int]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """Return the likeliest object per pixel, uint8 or, if an id needs it, uint16."""
-    # One pass per object instead of argmax over the outer dimension, which torch does not vectorise; the first of equals wins as there.
+    # One pass per object instead of argmax over the outer dimension, which torch does not vectorise; the first of equals wins
+    # as there.
     best = probs[0].clone()
     winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
     for place in range(1, probs.shape[0]):

@@ -1,4 +1,4 @@
-"""Soft masks through one clip, frame by frame, at the network's size: when to remember, how given masks enter, who is followed."""
+"""Soft masks through one clip at the network's size: when to remember, how given masks enter, who is followed."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class _Pending:
 class ClipTracker:
     """Propagates the objects of one clip.
 
-    A frame enters memory when `mem_every` frames have passed since the last one that did or since given masks; a frame with given masks always does,
-    and the very last frame of a clip never, because a frame is encoded only when the next one comes.
+    A frame enters memory when `mem_every` frames have passed since the last one that did or since given masks. One with given
+    masks always does, and the very last one of a clip never, because a frame is encoded only when the next one comes.
 
     Args:
         network: as `stcn_ttt.model.fuse.fuse` returns it, or a plain one.
@@ -114,7 +114,7 @@ class ClipTracker:
         return "temporary" if self.options.include_last else None
 
     def _take(self, probs: Tensor, masks: Mapping[int, Tensor]) -> Tensor:
-        """Return probabilities after given masks: their pixels belong to them alone, their objects to nothing else, and all aggregate again.
+        """Return probabilities after given masks: their pixels are theirs alone, they have no others, and all aggregate again.
 
         So the soft masks of the other objects pass through the aggregation a second time, as in the original.
         """

@@ -68,7 +68,8 @@ def fit_first_conv(state: dict[str, Tensor], *, single_object: bool, source: str
         state: key -> tensor; stays as it is.
         single_object: whether the network is the 4-channel form.
         source: the file, for errors.
-        start: `zero` for inference and test-time training, so that results do not depend on chance; `orthogonal` for offline training.
+        start: `zero` for inference and test-time training, so that results do not depend on chance; `orthogonal` for offline
+            training.
 
     Raises:
         WeightsError: 5 channels into the 4-channel form, which would drop what was learned about other objects.

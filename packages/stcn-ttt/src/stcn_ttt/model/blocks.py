@@ -17,7 +17,7 @@ class SharedPart(NamedTuple):
 
 
 class ResBlock(nn.Module):
-    """`x + conv2(relu(conv1(relu(x))))` without norms; where widths differ, `x` passes a 3x3 `downsample` without activation first.
+    """`x + conv2(relu(conv1(relu(x))))` without norms; where widths differ, `x` first passes a 3x3 `downsample`.
 
     Args:
         in_channels: channels of the input.
@@ -31,6 +31,7 @@ class ResBlock(nn.Module):
         self.downsample = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `(B, out, h, w)` of `(B, in, h, w)`."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return self.conv2(torch.relu_(self.conv1(torch.relu(x)))).add_(shortcut)
 
@@ -38,8 +39,8 @@ class ResBlock(nn.Module):
 class SharingResBlock(nn.Module):
     """A `ResBlock` on `[own, shared]`, where `own` differs between the objects of a frame and `shared` does not.
 
-    A convolution over concatenated channels is the sum of one over each part and the rectifier is elementwise, so the shared part is computed once
-    per frame: equal in exact arithmetic, another order of summation in floating point.
+    A convolution over concatenated channels is the sum of one over each part and the rectifier is elementwise, so the shared
+    part is computed once per frame: equal in exact arithmetic, another order of summation in floating point.
 
     Args:
         own_channels: channels of each object's part; the first of the concatenation.
@@ -77,5 +78,5 @@ def add_shared(own: Tensor, shared: Tensor) -> Tensor:
     """Add to `own` `(B * N, C, h, w)`, in place, `shared` `(B, C, h, w)` for each of the N objects of a frame, and return it."""
     if shared.shape[0] in (1, own.shape[0]):
         return own.add_(shared)
-    own.unflatten(0, (shared.shape[0], -1)).add_(shared.unsqueeze(1))
+    own.view(shared.shape[0], -1, *own.shape[1:]).add_(shared.unsqueeze(1))
     return own

@@ -22,6 +22,7 @@ class ChannelGate(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` `(B, C, h, w)` with scaled channels."""
         logits = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
         return x * torch.sigmoid(logits)[:, :, None, None]
 
@@ -34,6 +35,7 @@ class SpatialConv(nn.Module):
         self.conv = nn.Conv2d(2, 1, 7, padding=3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `(B, 1, h, w)` of `(B, 2, h, w)`."""
         return self.conv(x)
 
 
@@ -45,6 +47,7 @@ class SpatialGate(nn.Module):
         self.spatial = SpatialConv()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` `(B, C, h, w)` with scaled cells."""
         pooled = torch.cat((x.amax(1, keepdim=True), x.mean(1, keepdim=True)), 1)
         return x * torch.sigmoid(self.spatial(pooled))
 
@@ -62,4 +65,5 @@ class CBAM(nn.Module):
         self.SpatialGate = SpatialGate()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `x` `(B, C, h, w)` through both gates."""
         return self.SpatialGate(self.ChannelGate(x))

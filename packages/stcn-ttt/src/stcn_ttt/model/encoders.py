@@ -96,7 +96,9 @@ class KeyProjection(nn.Module):
         super().__init__()
         self.key_proj = nn.Conv2d(in_channels, key_channels, 3, padding=1)
         nn.init.orthogonal_(self.key_proj.weight)
+        assert self.key_proj.bias is not None
         nn.init.zeros_(self.key_proj.bias)
 
     def forward(self, f16: Tensor) -> Tensor:
+        """Return the key `(B, 64, h, w)`."""
         return self.key_proj(f16)

@@ -1,12 +1,14 @@
 """A copy of a network for inference: norms folded into convolutions, rectifiers and residual sums done inside them.
 
-The same functions with fewer passes over memory. Folding moves float32 results by rounding only (bounded by a test). On a CPU the convolutions run
-through oneDNN's fused kernels with weights reordered once instead of at every call; elsewhere, or where this torch lacks them, through plain torch.
+The same functions with fewer passes over memory. Folding moves float32 results by rounding only (bounded by a test). On a CPU
+the convolutions run through oneDNN's fused kernels with weights reordered once instead of at every call; elsewhere, or where
+this torch lacks them, through plain torch.
 """
 
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,8 @@ class FusedConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, *, relu: bool = False, bias: bool = True, channels: slice = slice(None)) -> None:
         super().__init__()
         weight = conv.weight.detach()[:, channels].contiguous(memory_format=torch.channels_last)
+        self.weight: Tensor
+        self.bias: Tensor | None
         self.register_buffer("weight", weight)
         self.register_buffer("bias", conv.bias.detach() if bias and conv.bias is not None else None)
         self.relu = relu
@@ -38,6 +42,7 @@ class FusedConv(nn.Module):
         self._packed: tuple[torch.Size, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the convolution of `x`, rectified if asked for."""
         packed = self._pack(x)
         if packed is None:
             y = F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding))
@@ -63,7 +68,9 @@ class FusedConv(nn.Module):
             return None
         if self._packed is None or self._packed[0] != x.shape:
             # The best layout depends on the input's shape; shapes change with the clip only.
-            packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, self.padding, self.stride, [1, 1], 1, list(x.shape))
+            packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, [1, 1], 1, list(x.shape)
+            )
             self._packed = (x.shape, packed)
         return self._packed[1]
 
@@ -79,6 +86,7 @@ class FusedBottleneck(nn.Module):
         self.downsample = _fused_shortcut(block.downsample)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what the original block does; may overwrite `x`."""
         y = self.conv2(self.conv1(x))
         return self.conv3.add_to(x if self.downsample is None else self.downsample(x), y)
 
@@ -93,6 +101,7 @@ class FusedBasicBlock(nn.Module):
         self.downsample = _fused_shortcut(block.downsample)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what the original block does; may overwrite `x`."""
         y = self.conv1(x)
         return self.conv2.add_to(x if self.downsample is None else self.downsample(x), y)
 
@@ -107,6 +116,7 @@ class FusedResBlock(nn.Module):
         self.downsample = None if block.downsample is None else FusedConv(block.downsample)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what the original block does; may overwrite `x`."""
         y = self.conv1(torch.relu(x))
         return self.conv2.add_to(x if self.downsample is None else self.downsample(x), y)
 
@@ -124,9 +134,11 @@ class FusedSharingResBlock(nn.Module):
         self.conv2 = FusedConv(block.conv2)
 
     def share(self, shared: Tensor) -> SharedPart:
+        """Return the frame's part for `forward`."""
         return SharedPart(self.shared_conv1(torch.relu(shared)), self.shared_downsample(shared))
 
     def forward(self, own: Tensor, part: SharedPart) -> Tensor:
+        """Return what the original block does."""
         inner = self.own_conv1.add_to(_spread(part.conv1, own.shape[0]), torch.relu(own))
         return self.conv2.add_to(add_shared(self.own_downsample(own), part.downsample), inner)
 
@@ -141,7 +153,8 @@ def fuse(network: STCN, *, device: str | torch.device = "cpu", dtype: torch.dtyp
         encoder.conv1 = FusedConv(_fold(encoder.conv1, encoder.bn1), relu=True)  # type: ignore[assignment]
         encoder.bn1 = encoder.relu1 = nn.Identity()  # type: ignore[assignment]
     _replace(fused)
-    return fused.to(device=device, dtype=dtype, memory_format=torch.channels_last).eval()
+    fused = fused.to(device=device, dtype=dtype)
+    return fused.to(memory_format=torch.channels_last).eval()
 
 
 def _replace(module: nn.Module) -> None:
@@ -168,7 +181,7 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
 
 
 def _fused_shortcut(shortcut: nn.Sequential | None) -> FusedConv | None:
-    return None if shortcut is None else FusedConv(_fold(shortcut[0], shortcut[1]))
+    return None if shortcut is None else FusedConv(_fold(cast(nn.Conv2d, shortcut[0]), cast(nn.BatchNorm2d, shortcut[1])))
 
 
 def _spread(part: Tensor, count: int) -> Tensor:
@@ -180,7 +193,7 @@ def _onednn(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
         and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
     )

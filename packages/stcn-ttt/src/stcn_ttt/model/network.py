@@ -54,7 +54,8 @@ class Segmentation(NamedTuple):
 class STCN(nn.Module):
     """Key encoder, value encoder, key projections and decoder; 54,434,180 parameters.
 
-    Images are normalised RGB whose sides are multiples of 16. Every norm uses its stored statistics at all times, also while training.
+    Images are normalised RGB whose sides are multiples of 16. Every norm uses its stored statistics at all times, also while
+    training.
 
     Args:
         single_object: the stage-0 form, whose value encoder sees no "other objects" channel.
@@ -71,7 +72,7 @@ class STCN(nn.Module):
         self.eval()
 
     def train(self, mode: bool = True) -> STCN:
-        """Stay in evaluation mode: the recipe keeps ImageNet's running statistics in every stage, and nothing else depends on the mode."""
+        """Stay in evaluation mode: every stage keeps ImageNet's running statistics, and nothing else depends on it."""
         return super().train(False)
 
     def encode_key(self, image: Tensor) -> KeyFeatures:
@@ -119,7 +120,8 @@ class STCN(nn.Module):
         """
         affinity = dense_affinity(memory_key, features.key)  # one for all objects
         readout = dense_readout(affinity, memory_value.flatten(3))
-        return self.decode_value(features, readout.unflatten(3, features.key.shape[-2:]), selector=selector, skips=skips, empty_slots=empty_slots)
+        maps = readout.view(*readout.shape[:3], *features.key.shape[-2:])
+        return self.decode_value(features, maps, selector=selector, skips=skips, empty_slots=empty_slots)
 
     def decode_value(
         self,

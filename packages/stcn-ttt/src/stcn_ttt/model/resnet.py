@@ -32,6 +32,7 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(in_channels, out_channels, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `(B, out, h / stride, w / stride)` of `(B, in, h, w)`."""
         y = torch.relu_(self.bn1(self.conv1(x)))
         y = torch.relu_(self.bn2(self.conv2(y)))
         return _add_relu(self.bn3(self.conv3(y)), x if self.downsample is None else self.downsample(x))
@@ -57,6 +58,7 @@ class BasicBlock(nn.Module):
             self.downsample = _shortcut(in_channels, out_channels, stride=stride, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return `(B, out, h / stride, w / stride)` of `(B, in, h, w)`."""
         y = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
         return _add_relu(y, x if self.downsample is None else self.downsample(x))
 
@@ -70,7 +72,7 @@ def bottleneck_stage(in_channels: int, width: int, *, blocks: int, stride: int) 
 
 
 def basic_stage(in_channels: int, out_channels: int, *, stride: int) -> nn.Sequential:
-    """Return one stage of a ResNet-18: two basic blocks, the first with `stride`; torch's own initialisation is replaced by ResNet's."""
+    """Return one stage of a ResNet-18, initialised its way: two basic blocks, the first with `stride`."""
     stage = nn.Sequential(BasicBlock(in_channels, out_channels, stride=stride), BasicBlock(out_channels, out_channels))
     for module in stage.modules():
         if isinstance(module, nn.Conv2d):
