@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """List every fault of the data set at ROOT with a fix: missing frames, masks and lists, damaged files, odd sizes and ids.
 
-    LAYOUT `auto` finds out which layout it is. Exit code 0: no fault (notes do not count), 1: faults.
+    LAYOUT `auto` finds out which layout it is. Exit code 0: no fault (warnings and notes do not count), 1: faults.
 
     Example: vos data check youtube-vos /data/YTB --split valid --set year=2019
     """
@@ -55,7 +55,7 @@ def command(
     else:
         for problem in problems:
             click.echo(f"{problem.level}: {problem}")
-        click.echo(f"{layout} at {root}: {errors} faults, {len(problems) - errors} notes", err=True)
+        click.echo(f"{layout} at {root}: {errors} faults, {len(problems) - errors} warnings and notes", err=True)
     if errors:
         raise click.exceptions.Exit(1)
 

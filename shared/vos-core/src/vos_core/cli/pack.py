@@ -48,7 +48,7 @@ def command(
         click.echo(json.dumps({"archive": str(report.archive) if report.archive else None, **counts, "problems": problems}))
     else:
         for problem in report.problems:
-            click.echo(f"{problem.level}: {problem}", err=problem.level == "note")
+            click.echo(f"{problem.level}: {problem}", err=problem.level != "error")
         if report.archive is not None:
             left = f", {report.left_out} masks the server does not want were left out" if report.left_out else ""
             click.echo(f"{report.archive}: {report.masks} masks of {report.clips} clips{left}")

@@ -40,20 +40,20 @@ LAYOUTS: dict[str, tuple[str, str]] = {
 """Layout name -> (module in this package, one-line description), the most telling layouts first."""
 
 ScoreRule = Literal["inner", "all", "after_birth"]
-"""`inner`: annotated frames but the first and last; `all`: annotated ones; `after_birth`: outputs after an object's first mask."""
+"""`inner`: annotated frames but the first and last; `all`: annotated ones; `after_birth`: outputs after an object's first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One fault of a data set or of a result folder: where, what is wrong and what to do about it.
 
-    `level` `note` marks what is unusual but usable.
+    `level` `warning` marks what is usable but changes scores, `note` what is merely unusual.
     """
 
     path: Path
     found: str
     fix: str
-    level: Literal["error", "note"] = "error"
+    level: Literal["error", "warning", "note"] = "error"
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}. {self.fix}."
@@ -164,19 +164,28 @@ def first_annotation_table(clip: Clip) -> dict[int, int]:
     Raises:
         MaskError: a mask cannot be read.
     """
-    from vos_core.io.masks import present_ids, read_clip_mask
-
     table: dict[int, int] = {}
     wanted = None if clip.object_ids is None else set(clip.object_ids)
     for index, name in enumerate(frame_names(clip)):
         if name not in clip.annotations:
             continue
-        for object_id in present_ids(read_clip_mask(clip, name)):
+        for object_id in _ids_in(clip, name):
             if object_id != clip.void and (wanted is None or object_id in wanted):
                 table.setdefault(object_id, index)
         if clip.prompt_rule == "first_frame" or (wanted is not None and table.keys() >= wanted):
             break
     return dict(sorted(table.items()))
+
+
+def _ids_in(clip: Clip, name: str) -> list[int]:
+    from vos_core.io.masks import present_ids, read_clip_mask, read_object_masks
+
+    if clip.mask_kind != "objects":
+        return [int(object_id) for object_id in present_ids(read_clip_mask(clip, name))]
+    folder = clip.annotations[name]
+    # Each object alone, since a label map loses those that others cover; ids are those of `read_clip_mask`.
+    shift = int(any(place.name.isdigit() and int(place.name) == 0 for place in folder.iterdir()))
+    return [object_id + shift for object_id, mask in read_object_masks(folder, name).items() if mask.any()]
 
 
 def open_layout(
@@ -211,7 +220,7 @@ def open_layout(
         more = f" (and {len(errors) - 1} more faults: see `vos data check {layout} {root}`)" if len(errors) > 1 else ""
         raise LayoutError(f"{errors[0].path}: {errors[0].found}{more}", fix=errors[0].fix)
     if on_problem == "raise":
-        for problem in found.problems:
+        for problem in (problem for problem in found.problems if problem.level == "warning"):
             warnings.warn(str(problem), stacklevel=2)
     return found
 

@@ -34,6 +34,10 @@ class Findings:
         """Note something unusual but usable."""
         self.problems.append(Problem(path, found, fix, "note"))
 
+    def warning(self, path: Path, found: str, fix: str) -> None:
+        """Note something usable that changes scores; opening the set says so."""
+        self.problems.append(Problem(path, found, fix, "warning"))
+
     def count(self, path: Path, *, found: int, official: int | None) -> None:
         """Note a number of clips that is not the official one."""
         if official is not None and found != official:

@@ -41,7 +41,7 @@ def open_set(root: Path, split: str | None = None, *, fps: Literal[5, 10] | None
     findings = Findings()
     dense, sparse = root / "JPEGImages_10fps", root / "JPEGImages"
     if fps is None and not dense.is_dir():
-        findings.note(
+        findings.warning(
             dense, "10 fps frames are missing: methods will see 5 fps, which changes their scores",
             "Download them, or choose fps=5 to say that this is meant",
         )  # fmt: skip

@@ -59,7 +59,7 @@ def open_set(root: Path, split: str | None = None, *, year: int | None = None, f
         expected = base.parent / f"{split}_all_frames" / "JPEGImages"
         if frames == "all":
             raise LayoutError(f"{expected} does not exist", fix="Download the all-frames archive, or choose frames='listed'")
-        findings.note(
+        findings.warning(
             expected, "all frames (30 fps) are missing: methods will see only each fifth frame, which changes their scores",
             "Download the all-frames archive, or choose frames='listed' to say that this is meant",
         )  # fmt: skip
