@@ -179,7 +179,9 @@ def _split(labels: LabelMap) -> Mapping[int, BinaryMask]:
 
 
 def _save_npz(path: Path, masks: MaskSequence, *, packed: bool) -> tuple[int, ...]:
-    volume: LabelMap = np.stack([masks.labels(index) for index in range(len(masks.frames))])
+    volume = np.zeros((len(masks.frames), *masks.size), np.uint16)
+    for index in range(len(masks.frames)):
+        volume[index] = masks.labels(index)
     ids = tuple(sorted({*masks.ids, *present_ids(volume)}))
     write_npz(path, volume, frames=masks.frames, ids=ids, form="packed" if packed else "labels")
     return ids

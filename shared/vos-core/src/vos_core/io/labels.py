@@ -73,5 +73,8 @@ def _sources(have: int, want: int, rule: ResizeRule) -> npt.NDArray[np.int64]:
         # OpenCV divides by the ratio of the sizes instead of multiplying; the rounding of some sizes depends on it.
         picked = np.floor(np.arange(want) * (1.0 / (want / have)))
     else:
-        picked = np.floor((np.arange(want) + 0.5) * (have / want))
+        # Pillow adds the step up; where a position falls on a pixel border the sum's rounding decides.
+        steps = np.full(want, have / want)
+        steps[:1] *= 0.5
+        picked = np.floor(np.cumsum(steps))
     return np.minimum(picked.astype(np.int64), have - 1)

@@ -87,6 +87,8 @@ def read_object_masks(folder: Path, frame_name: str, *, size: Size | None = None
     Raises:
         MaskError: no object folder has that frame, a folder's name is no number, or masks differ in size.
     """
+    if not folder.is_dir():
+        raise MaskError(f"folder {folder} of object masks does not exist", fix="Check the path")
     found: dict[int, BinaryMask] = {}
     for place in sorted(path for path in folder.iterdir() if path.is_dir()):
         path = place / f"{frame_name}.png"
