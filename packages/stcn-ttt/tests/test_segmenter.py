@@ -149,6 +149,17 @@ def test_a_known_object_is_refreshed(random_network):
     assert segmenter.memory_frames == 2
 
 
+def test_many_objects_go_through_in_batches(random_network, monkeypatch):
+    def run():
+        segmenter = make(random_network, mem_every=1)
+        segmenter.step(frame(0), [Prompt(i + 1, mask=box(11 * i)) for i in range(5)])
+        return [segmenter.step(frame(t)).probs for t in (1, 2)]
+
+    whole = run()
+    monkeypatch.setattr("stcn_ttt.tracker.OBJECTS_AT_ONCE", 2)
+    np.testing.assert_allclose(run(), whole, atol=1e-4)
+
+
 def test_scales_average_independent_runs(random_network):
     def run(**config):
         segmenter = make(random_network, **config)

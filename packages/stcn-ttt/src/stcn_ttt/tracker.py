@@ -10,10 +10,13 @@ from torch import Tensor
 
 from stcn_ttt.memory import Memory, Slot
 from stcn_ttt.model import STCN
+from stcn_ttt.model.network import sum_of_others
 from vos_core.ops.aggregate import aggregate
 
 KERNEL_SIGMA = 7.0
 """Width of the kernelised readout in stride-16 cells (multi-scale runs of the authors)."""
+OBJECTS_AT_ONCE = 8
+"""Objects in one batch; at 480x854 each takes about 150 MB while it is decoded in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +83,9 @@ class ClipTracker:
             readout = self.memory.read(
                 features.key, top=self.options.top, kernel_sigma=KERNEL_SIGMA if self.options.kernel else None
             )
-            logits = self.network.object_logits(readout.unsqueeze(0), self.network.decoder_skips(features))
-            probs = aggregate(torch.sigmoid(logits[0]))
+            skips = self.network.decoder_skips(features)
+            parts = [self.network.object_logits(part.unsqueeze(0), skips)[0] for part in readout.split(OBJECTS_AT_ONCE)]
+            probs = aggregate(torch.sigmoid(torch.cat(parts)))
         if masks:
             probs = self._take(probs, masks)
         slot = self._slot(given=bool(masks))
@@ -132,5 +136,10 @@ class ClipTracker:
             return
         assert self.probs is not None
         masks = self.probs[1:].unsqueeze(0)
-        values = self.network.encode_value(pending.image, pending.f16, masks)
-        self.memory.add(pending.key, values[0], self.ids, slot=pending.slot)
+        others = sum_of_others(masks)
+        shared = self.network.value_encoder.fuser.block1.share(pending.f16)
+        parts = [
+            self.network.encode_value(pending.image, pending.f16, own, others=other, part=shared)[0]
+            for own, other in zip(masks.split(OBJECTS_AT_ONCE, 1), others.split(OBJECTS_AT_ONCE, 1), strict=True)
+        ]
+        self.memory.add(pending.key, torch.cat(parts), self.ids, slot=pending.slot)

@@ -66,12 +66,12 @@ class FusedConv(nn.Module):
     def _pack(self, x: Tensor) -> Tensor | None:
         if not _onednn(x):
             return None
-        if self._packed is None or self._packed[0] != x.shape:
-            # The best layout depends on the input's shape; shapes change with the clip only.
+        if self._packed is None or self._packed[0] != x.shape[1:]:
+            # The best layout depends on the input's size, which changes with the clip only; any other would be reordered.
             packed = torch.ops.mkldnn._reorder_convolution_weight(
                 self.weight, self.padding, self.stride, [1, 1], 1, list(x.shape)
             )
-            self._packed = (x.shape, packed)
+            self._packed = (x.shape[1:], packed)
         return self._packed[1]
 
 
