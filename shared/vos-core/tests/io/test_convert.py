@@ -107,7 +107,8 @@ def test_other_sizes(tmp_path: Path, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "message"),
     [
-        (["nowhere", "a.npz"], 1, "nowhere"), (["empty", "a.npz"], 1, "holds no masks"), (["masks", "a.npz", "--format", "sav"], 2, "sav"),
+        (["nowhere", "a.npz"], 1, "nowhere"), (["empty", "a.npz"], 1, "holds no masks"),
+        (["masks", "a.npz", "--format", "sav"], 2, "sav"),
         (["masks", "a.json", "--format", "png"], 2, "folder"), (["masks", "a", "--format", "npz"], 2, r".npz"),
         (["masks", "a.png"], 2, "3 masks"), (["masks", "a.npz", "--threshold", "9"], 2, "--binary"),
         (["masks", "a.npz", "--format", "packed"], 1, "one object"), (["blank", "a.json"], 1, "no object"),

@@ -202,10 +202,9 @@ def test_prefetch_from_the_middle() -> None:
 
 
 def test_prefetch_raises_when_the_frame_is_due() -> None:
-    seen = []
+    seen: list[int] = []
     with pytest.raises(FrameError, match="frame 5"):
-        for frame in prefetch(Counting(15, fail_at=5), depth=8):
-            seen.append(frame.index)
+        seen.extend(frame.index for frame in prefetch(Counting(15, fail_at=5), depth=8))
     assert seen == [0, 1, 2, 3, 4]
     assert decode_threads() == 0
 

@@ -109,10 +109,6 @@ def test_truncated_names_the_file(tmp_path: Path, palette: np.ndarray | None, ke
     data = encode_png(np.random.default_rng(0).integers(0, 9, (50, 60), dtype=np.uint8), palette=palette)
     path = tmp_path / "cut.png"
     path.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
-    if keep == -1:  # the last byte is a part of the end marker's checksum: every pixel is there
-        with pytest.raises(MaskError, match=r"cut\.png"):
-            read_indices(path)
-        return
     with pytest.raises(MaskError, match=r"cut\.png"):
         read_indices(path)
 

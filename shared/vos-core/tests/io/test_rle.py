@@ -138,6 +138,9 @@ def test_set_operations_are_those_of_the_masks(seed: int, count: int, height: in
         {"size": [2, 2], "counts": "o1"}, {"size": [2, 2], "counts": "0\n"}, {"size": [2, 2], "counts": "P"},
         {"size": [2, 2], "counts": "é"}, {"size": [2, 2], "counts": "o" * 20 + "1"}, {"size": [2, 2], "counts": [5, -1]},
         {"size": [2], "counts": "4"}, {"size": [2, 2]}, {"counts": "4"}, {"size": [2, 2], "counts": 4}, "4",
+        {"size": [2, "x"], "counts": "4"}, {"size": [2, 1.5], "counts": [3]}, {"size": [2, 2], "counts": ["a"]},
+        {"size": [2, 2], "counts": [1.5, 3.5]}, {"size": [2, 2], "counts": [[4]]}, {"size": [2, 2], "counts": [[1], [1, 2]]},
+        {"size": "22", "counts": "4"}, {"size": [2, 2], "counts": [float("nan")]},
     ],
 )  # fmt: skip
 def test_malformed_codes(wrong: Any) -> None:
@@ -150,3 +153,16 @@ def test_other_misuse() -> None:
         rle.iou_matrix([rle.encode(np.ones((2, 2)))], [rle.encode(np.ones((2, 3)))])
     with pytest.raises(MaskError, match="shape"):
         rle.encode(np.ones(4))
+
+
+def test_empty_runs_and_whole_floats_are_read() -> None:
+    code = {"size": [2.0, 3.0], "counts": [1, 2, 0, 1, 2.0, 0]}
+    np.testing.assert_array_equal(rle.decode(code), [[0, 1, 0], [1, 1, 0]])
+    assert rle.bbox(code) == [0.0, 0.0, 2.0, 2.0]
+    assert rle.union([code]) == rle.encode(rle.decode(code))
+    assert rle.iou_matrix([code], [rle.encode(rle.decode(code))]).tolist() == [[1.0]]
+
+
+def test_nothing_to_compare() -> None:
+    assert rle.iou_matrix([rle.encode([[1]])], []).shape == (1, 0)
+    assert rle.iou_matrix([], []).shape == (0, 0)

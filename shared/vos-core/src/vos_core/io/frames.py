@@ -304,9 +304,9 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: natural_key(path.name))
 
 
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts `frame2` before `frame10`."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+def natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Return a sort key that puts `frame2` before `frame10`, and digits before letters."""
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def read_image(path: Path, *, backend: ImageBackend = "pillow") -> RgbImage:
