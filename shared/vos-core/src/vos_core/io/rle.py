@@ -57,9 +57,10 @@ def decode(rle: Mapping[str, Any]) -> BinaryMask:
 def size_of(rle: Mapping[str, Any]) -> tuple[int, int]:
     """Return (height, width)."""
     size = rle.get("size") if isinstance(rle, Mapping) else None
-    if not isinstance(size, Sequence) or len(size) != 2 or not all(float(side).is_integer() and side >= 0 for side in size):
+    sides = _integers(size) if isinstance(size, Sequence | np.ndarray) else None
+    if sides is None or sides.shape != (2,) or (sides < 0).any():
         raise MaskError(f"a run-length code has the size {size!r}", expected="a mapping with size [height, width] and counts")
-    return int(size[0]), int(size[1])
+    return int(sides[0]), int(sides[1])
 
 
 def counts_of(rle: Mapping[str, Any]) -> Counts:
@@ -71,11 +72,12 @@ def counts_of(rle: Mapping[str, Any]) -> Counts:
     height, width = size_of(rle)
     raw = rle.get("counts")
     if isinstance(raw, str | bytes):
-        counts = from_string(raw)
-    elif isinstance(raw, Sequence | np.ndarray):
-        counts = np.asarray(raw, np.int64)
+        counts: Counts | None = from_string(raw)
     else:
-        raise MaskError(f"a run-length code has counts of type {type(raw).__name__}", expected="a string or a list of integers")
+        counts = _integers(raw) if isinstance(raw, Sequence | np.ndarray) else None
+    if counts is None or counts.ndim != 1:
+        found = f"counts of type {type(raw).__name__}" if not isinstance(raw, list) else "counts that are no integers"
+        raise MaskError(f"a run-length code has {found}", expected="a string or a list of integers")
     if (counts < 0).any() or counts.sum() != height * width:
         raise MaskError(
             f"a run-length code of size {width}x{height} has runs over {int(counts.sum())} pixels",
@@ -171,8 +173,10 @@ def iou_matrix(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str,
     Raises:
         MaskError: the masks differ in size.
     """
-    _one_size([*first, *second])
     result = np.zeros((len(first), len(second)))
+    if not result.size:
+        return result
+    _one_size([*first, *second])
     columns = [_runs(counts_of(rle)) for rle in second]
     for row, rle in enumerate(first):
         counts = counts_of(rle)
@@ -184,6 +188,17 @@ def iou_matrix(first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str,
             either = float(ones[-1]) + float((stops - starts).sum()) - common
             result[row, column] = common / either if either else 0.0
     return result
+
+
+def _integers(values: Sequence[Any] | npt.NDArray[Any]) -> Counts | None:
+    """Return whole numbers (some tools write 848.0) as int64, None if they are none."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        return None
+    if array.dtype.kind not in "iuf" or not (np.isfinite(array) & (array == np.rint(array))).all():
+        return None
+    return array.astype(np.int64)
 
 
 def _runs(counts: Counts) -> tuple[Counts, Counts]:
