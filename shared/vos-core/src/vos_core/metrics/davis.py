@@ -23,6 +23,8 @@ STATISTICS = ("Mean", "Recall", "Decay")
 class DavisSemi:
     """DAVIS 2017 semi-supervised: objects 1..highest id of the first frame, all annotated frames but the first and last.
 
+    The 2016 tool's temporal instability T is not computed: no table that the methods publish uses it.
+
     Args:
         set_name: suffix of the official files.
         binary: merge all objects on both sides (DAVIS 2016).

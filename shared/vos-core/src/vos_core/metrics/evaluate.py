@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +132,7 @@ def score_videos(
         running = {pool.submit(protocol.score, jobs[index]): index for index in largest_first}
         pending = set(running)
         while pending:
-            finished, pending = wait(pending, return_when=FIRST_EXCEPTION if progress is None else "FIRST_COMPLETED")
+            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
             for future in finished:
                 try:
                     results[running[future]] = future.result()

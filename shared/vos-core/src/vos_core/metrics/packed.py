@@ -16,6 +16,8 @@ import numpy.typing as npt
 Words = npt.NDArray[np.uint64]
 WORD = np.dtype("<u8")  # little-endian on every machine, so that byte k of a word holds pixels 8k..8k+7
 ONE = np.uint64(1)
+FEW_IDS = 16
+"""Up to this id, packing every mask costs less than listing the ids that occur; the masks are wanted anyway."""
 
 _BITS = np.array([value.bit_count() for value in range(256)], np.uint8)
 
@@ -84,6 +86,7 @@ class LabelFrame:
         self.height, self.width = labels.shape
         self._top, self._bottom = _filled_rows(self.labels)
         self.highest = self._left = self._right = 0
+        self._masks: dict[int, PackedMask] = {}
         if self._top == self._bottom:
             return
         values = self.labels[self._top : self._bottom].max(axis=0)
@@ -94,8 +97,8 @@ class LabelFrame:
 
     def ids(self) -> tuple[int, ...]:
         """Return the nonzero values in rising order."""
-        if self.highest <= 1:
-            return (1,) * self.highest
+        if self.highest <= FEW_IDS:
+            return tuple(k for k in range(1, self.highest + 1) if self.mask(k).words.size)
         seen = np.zeros(self.highest + 1, bool)
         seen[self._crop] = True
         return tuple(int(value) for value in np.flatnonzero(seen) if value)
@@ -108,9 +111,9 @@ class LabelFrame:
         """Return the mask of one value, empty if it is absent."""
         if object_id > self.highest:
             return empty(self.height, self.width)
-        if self.highest == 1:
-            return self._packed(None)
-        return trim(self._packed(object_id))
+        if object_id not in self._masks:
+            self._masks[object_id] = self._packed(None) if self.highest == 1 else trim(self._packed(object_id))
+        return self._masks[object_id]
 
     def _packed(self, object_id: int | None) -> PackedMask:
         if self.highest == 0:
