@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-import io
-import re
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
-import numpy as np
-from PIL import Image
 
 from vos_core.errors import FrameError
-from vos_core.extras import require
-from vos_core.types import Clip, Frame, RgbImage
+from vos_core.io.decoders import OpenCvDecoder, PyAvDecoder
+from vos_core.io.images import (
+    IMAGE_SUFFIXES,
+    ImageBackend,
+    image_size,
+    list_images,
+    natural_key,
+    read_image,
+    to_rgb,
+)
+from vos_core.types import Clip, Frame
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-ImageBackend = Literal["pillow", "opencv"]
-"""Decoders differ by 1 to 3 levels: a method names the one that its reference used."""
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Camera",
+    "EndOfFrames",
+    "FrameSource",
+    "ImageBackend",
+    "ImageFolder",
+    "VideoBackend",
+    "VideoFile",
+    "image_size",
+    "list_images",
+    "natural_key",
+    "open_clip",
+    "open_frames",
+    "prefetch",
+    "read_image",
+]
+
+
 VideoBackend = Literal["opencv", "pyav"]
 EARLY_END = 0.98
 """Containers estimate their length; a video that ends before this share of it is taken for damaged."""
@@ -146,7 +167,7 @@ class VideoFile(FrameSource):
         if not path.is_file():
             raise FrameError(f"video {path} does not exist", fix="Check the path")
         self.path = path
-        self._decoder: _OpenCvDecoder | _PyAvDecoder = _OpenCvDecoder(path) if backend == "opencv" else _PyAvDecoder(path)
+        self._decoder: OpenCvDecoder | PyAvDecoder = OpenCvDecoder(path) if backend == "opencv" else PyAvDecoder(path)
         self._lock = threading.Lock()
         self._first = self.read(0).rgb.shape[:2]
 
@@ -208,133 +229,12 @@ class Camera:
             found, bgr = self._capture.read()
             if not found:
                 return
-            yield Frame(index, f"{index:05d}", _rgb(bgr))
+            yield Frame(index, f"{index:05d}", to_rgb(bgr))
             index += 1
 
     def close(self) -> None:
         """Free the device."""
         self._capture.release()
-
-
-class _OpenCvDecoder:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._capture = cv2.VideoCapture(str(path))
-        if not self._capture.isOpened():
-            raise FrameError(f"{path} is not a video that can be decoded", expected="a file such as mp4, webm, avi, mov or mkv")
-        self.count = max(1, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
-        self._next = 0
-
-    def read(self, index: int) -> RgbImage | None:
-        if index != self._next and not self._seek(index):
-            return None
-        found, bgr = self._capture.read()
-        if not found:
-            return None
-        self._next = index + 1
-        return _rgb(bgr)
-
-    def _seek(self, index: int) -> bool:
-        if index < self._next or index > self._next + 64:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, index)
-            if int(self._capture.get(cv2.CAP_PROP_POS_FRAMES)) == index:
-                self._next = index
-                return True
-            # The container cannot seek to a frame: decode from the start.
-            self._capture.release()
-            self._capture = cv2.VideoCapture(str(self.path))
-            self._next = 0
-        while self._next < index:
-            if not self._capture.grab():
-                return False
-            self._next += 1
-        return True
-
-    def close(self) -> None:
-        self._capture.release()
-
-
-class _PyAvDecoder:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._av: Any = require("av", extra="video", purpose="decode video with PyAV")
-        self._open()
-        stream = self._container.streams.video[0]
-        self.fps = float(stream.average_rate or 0)
-        seconds = float(stream.duration * stream.time_base) if stream.duration else (self._container.duration or 0) / 1e6
-        self.count = max(1, stream.frames or round(seconds * self.fps))
-
-    def _open(self) -> None:
-        try:
-            self._container = self._av.open(str(self.path))
-            self._frames = self._container.decode(video=0)
-        except (self._av.error.FFmpegError, IndexError, ValueError) as error:
-            raise FrameError(f"{self.path} is not a video that can be decoded ({error})") from error
-        self._next = 0
-
-    def read(self, index: int) -> RgbImage | None:
-        if index < self._next:
-            self._container.close()
-            self._open()
-        try:
-            for frame in self._frames:
-                self._next += 1
-                if self._next == index + 1:
-                    return np.ascontiguousarray(frame.to_ndarray(format="rgb24"))
-        except self._av.error.FFmpegError:
-            return None
-        return None
-
-    def close(self) -> None:
-        self._container.close()
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files of a folder in natural order.
-
-    Raises:
-        FrameError: no such folder, or none in it.
-    """
-    if not folder.is_dir():
-        raise FrameError(f"frame folder {folder} does not exist", fix="Check the path")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")]
-    if not found:
-        raise FrameError(f"folder {folder} holds no images", expected=f"files that end in {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return sorted(found, key=lambda path: natural_key(path.name))
-
-
-def natural_key(name: str) -> list[tuple[bool, int, str]]:
-    """Return a sort key that puts `frame2` before `frame10`, and digits before letters."""
-    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in re.split(r"(\d+)", name) if part]
-
-
-def read_image(path: Path, *, backend: ImageBackend = "pillow") -> RgbImage:
-    """Return an image file as uint8 `(H, W, 3)` RGB; an EXIF orientation is ignored.
-
-    Raises:
-        FrameError: the file is missing, truncated or no image.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FrameError(f"frame {path} cannot be read ({error.strerror})", fix="Check that it exists and is readable") from error
-    return _decode_pillow(data, path) if backend == "pillow" else _decode_opencv(data, path)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image file as it is stored, from its header.
-
-    Raises:
-        FrameError: the file is missing or no image.
-    """
-    try:
-        with Image.open(path) as image:
-            return (image.height, image.width)
-    except FileNotFoundError as error:
-        raise FrameError(f"frame {path} does not exist", fix="Check the path") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _damaged(path, str(error)) from error
 
 
 def open_frames(path: Path, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:
@@ -379,42 +279,3 @@ def prefetch(source: FrameSource, *, start: int = 0, depth: int = 4, threads: in
             del frame  # else it stays alive while the next one is awaited
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _decode_pillow(data: bytes, path: Path) -> RgbImage:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return np.array(image.convert("RGB") if image.mode != "RGB" else image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _damaged(path, str(error)) from error
-
-
-def _decode_opencv(data: bytes, path: Path) -> RgbImage:
-    # OpenCV fills the missing part of a truncated JPEG with grey and only prints a warning.
-    if data[:2] == b"\xff\xd8" and not _jpeg_is_whole(data):
-        raise _damaged(path, "the JPEG data ends early")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    if bgr is None:
-        raise _damaged(path, "it cannot be decoded")
-    return _rgb(bgr)
-
-
-def _jpeg_is_whole(data: bytes) -> bool:
-    """Return whether an end marker follows the picture's scan; inside a scan those bytes cannot occur."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xDA:
-            return data.find(b"\xff\xd9", at) >= 0
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return False
-
-
-def _damaged(path: Path, why: str) -> FrameError:
-    return FrameError(f"frame {path} is damaged: {why}", expected="a whole image file", fix="Copy or extract it again")
-
-
-def _rgb(bgr: Any) -> RgbImage:
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -80,7 +80,7 @@ def read_npz(path: Path) -> MaskVolume:
         MaskError: the file is missing, damaged or holds neither form.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files if name in ("masks", "packed", "shape", "ids", "frames")}
     except FileNotFoundError as error:
         raise MaskError(f"mask file {path} does not exist", fix="Check the path") from error
