@@ -103,7 +103,8 @@ def test_sam_1b(tmp_path: Path) -> None:
         "", "{", "3", "{}", "[]", '{"masks": []}', '{"masklet": 5}', '{"annotations": [{}]}', "[[null]]",
         '[[{"size": [2, 2], "counts": "zz"}]]', '[[{"size": [1, 1], "counts": "1"}], []]',
         '[[{"size": [1, 1], "counts": "1"}], [{"size": [1, 2], "counts": "2"}]]',
-        '{"masks": [[{"size": [1, 1], "counts": "1"}]], "ids": [1, 2]}', '{"masks": [[{"size": [1, 1], "counts": "1"}]], "ids": 3}',
+        '{"masks": [[{"size": [1, 1], "counts": "1"}]], "ids": [1, 2]}',
+        '{"masks": [[{"size": [1, 1], "counts": "1"}]], "ids": 3}',
     ],
 )  # fmt: skip
 def test_json_faults_name_the_file(tmp_path: Path, text: str) -> None:
