@@ -21,8 +21,9 @@ def command() -> None:
 @command.command("convert")
 @click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--from", "source_form", type=click.Choice(_FORMS), help="Form of SRC  [default: by suffix and folder content].")
 @click.option(
-    "--format", "form", type=click.Choice(_FORMS), help="Form of DST.  [default: by suffix: .json sav, .npz npz, else png]"
+    "--to", "target_form", type=click.Choice(_FORMS), help="Form of DST  [default: by suffix: .json sav, .npz npz, else png]."
 )
 @click.option("--fps", type=click.FloatRange(min=0, min_open=True), help="Frames per second of the masks, for JSON.")
 @click.option("--binary", is_flag=True, help="Read PNGs as one object: every value above 0.")
@@ -33,7 +34,8 @@ def command() -> None:
 def convert(
     source: Path,
     target: Path,
-    form: str | None,
+    source_form: str | None,
+    target_form: str | None,
     fps: float | None,
     binary: bool,
     threshold: int | None,
@@ -47,17 +49,18 @@ def convert(
     or a .npz. DST takes the form png (label maps), objects (a folder per object), sav, rle or list (JSON), npz or packed (bits).
     Only objects and JSON keep overlaps; elsewhere the lowest id wins. Ids that count from 0 are raised by one.
 
-    Example: vos mask convert sav_000001_manual.json masks/sav_000001 --format objects
+    Example: vos mask convert sav_000001_manual.json masks/sav_000001 --to objects
     """
     from vos_core.io.convert import FORMS, form_of, open_masks, save_masks
     from vos_core.io.palette import AOT_PALETTE, DAVIS_PALETTE
 
-    chosen = next((known for known in FORMS if known == form), form_of(target))
-    masks = open_masks(source, binary=binary, threshold=threshold, on_size="resize" if resize else "error")
+    given = next((known for known in FORMS if known == source_form), None)
+    chosen = next((known for known in FORMS if known == target_form), form_of(target))
+    masks = open_masks(source, form=given, binary=binary, threshold=threshold, on_size="resize" if resize else "error")
     ids = save_masks(target, masks, form=chosen, fps=fps, palette=AOT_PALETTE if palette == "aot" else DAVIS_PALETTE)
     height, width = masks.size
     if as_json:
-        report = {"target": str(target), "format": chosen, "frames": len(masks.frames), "ids": list(ids)}
+        report = {"target": str(target), "form": chosen, "frames": len(masks.frames), "ids": list(ids)}
         click.echo(json.dumps({**report, "height": height, "width": width}))
     else:
-        click.echo(f"{target}: {len(masks.frames)} frames of {width}x{height}, {len(ids)} objects, format {chosen}")
+        click.echo(f"{target}: {len(masks.frames)} frames of {width}x{height}, {len(ids)} objects, form {chosen}")

@@ -50,33 +50,47 @@ class MaskSequence:
 
 
 def open_masks(
-    path: Path, *, binary: bool = False, threshold: int | None = None, on_size: Literal["error", "resize"] = "error"
+    path: Path,
+    *,
+    form: MaskForm | None = None,
+    binary: bool = False,
+    threshold: int | None = None,
+    on_size: Literal["error", "resize"] = "error",
 ) -> MaskSequence:
     """Return the masks in a PNG file, a folder of PNGs or of object folders, a JSON or an npz file.
 
     Args:
         path: what to read; object folders that count from 0 become ids from 1.
-        binary: every value above 0 is object 1 (PNGs only).
+        form: how to read it; None = by the suffix, and a folder without PNGs of its own holds object folders. Within JSON and
+            npz the content says which form it is.
+        binary: every value above 0 is object 1 (label PNGs only).
         threshold: with `binary`, the least grey value of the object, for masks with soft edges.
-        on_size: what to do with PNGs of another size than the first; `resize` takes the nearest pixel and warns.
+        on_size: what to do with label PNGs of another size than the first; `resize` takes the nearest pixel and warns.
 
     Raises:
         MaskError: missing, in no known form, or damaged.
+        UsageError: an option that the form does not have.
     """
     if threshold is not None and not binary:
         raise UsageError("a threshold without binary masks", fix="Add --binary")
-    if path.suffix.lower() == ".json":
-        return _from_json(path)
-    if path.suffix.lower() == ".npz":
-        return _from_npz(path)
-    if path.is_file():
-        return _from_pngs([path], binary=binary, threshold=threshold, on_size=on_size)
-    if not path.is_dir():
+    if not path.exists():
         raise MaskError(f"masks {path} do not exist", expected="a folder of PNGs, a .json or a .npz file", fix="Check the path")
-    pngs = sorted((file for file in path.iterdir() if file.suffix.lower() == ".png"), key=lambda file: natural_key(file.name))
-    if pngs:
-        return _from_pngs(pngs, binary=binary, threshold=threshold, on_size=on_size)
-    return _from_objects(path)
+    form = form or _found_form(path)
+    if form != "png" and (binary or on_size == "resize"):
+        raise UsageError(f"--binary or --resize for {path}, which is read as {form}", expected="label PNGs", fix="Leave it out")
+    if form != "png" and path.is_dir() != (form == "objects"):
+        expected = "a folder" if form == "objects" else "a file"
+        raise UsageError(f"{path} cannot be read as {form}", expected=expected, fix="Choose another --from, or leave it out")
+    if form in ("sav", "rle", "list"):
+        return _from_json(path)
+    if form in ("npz", "packed"):
+        return _from_npz(path)
+    if form == "objects":
+        return _from_objects(path)
+    files = [path] if path.is_file() else _pngs_in(path)
+    if not files:
+        raise MaskError(f"folder {path} holds no masks", expected="PNG files", fix="Check the path and --from")
+    return _from_pngs(files, binary=binary, threshold=threshold, on_size=on_size)
 
 
 def form_of(path: Path) -> MaskForm:
@@ -109,24 +123,32 @@ def save_masks(
     if given != suffix and (suffix or given in (".json", ".npz", ".png")) and not (form == "png" and given == ".png"):
         expected = f"a name that ends in {suffix}" if suffix else "a folder"
         raise UsageError(f"'{path.name}' is to hold the form {form}", expected=expected)
-    if form in ("npz", "packed"):
-        return _save_npz(path, masks, packed=form == "packed")
     if form in ("sav", "rle", "list"):
         return _save_json(path, masks, form="sav" if form == "sav" else "masks" if form == "rle" else "list", fps=fps)
+    if fps is not None:
+        raise UsageError(f"frames per second for {path} of the form {form}", expected="JSON", fix="Leave out --fps")
+    if form in ("npz", "packed"):
+        return _save_npz(path, masks, packed=form == "packed")
+    if form == "objects":
+        return _save_objects(path, masks)
     single = path.suffix.lower() == ".png"
     if single and len(masks.frames) != 1:
         raise UsageError(f"{len(masks.frames)} masks are to go into the file {path}", expected="a folder")
     found: set[int] = set()
     for index, name in enumerate(masks.frames):
-        if form == "png":
-            labels = masks.labels(index)
-            found.update(present_ids(labels))
-            write_mask(path if single else path / f"{name}.png", labels, palette=palette)
-        else:
-            objects = masks.read(index)
-            found.update(objects)
-            write_object_masks(path, name, objects)
+        labels = masks.labels(index)
+        found.update(present_ids(labels))
+        write_mask(path if single else path / f"{name}.png", labels, palette=palette)
     return tuple(sorted(found))
+
+
+def _found_form(path: Path) -> MaskForm:
+    return "objects" if path.is_dir() and not _pngs_in(path) else "png" if path.is_dir() else form_of(path)
+
+
+def _pngs_in(folder: Path) -> list[Path]:
+    files = (file for file in folder.iterdir() if file.suffix.lower() == ".png" and not file.name.startswith("."))
+    return sorted(files, key=lambda file: natural_key(file.name))
 
 
 def _from_pngs(files: list[Path], *, binary: bool, threshold: int | None, on_size: Literal["error", "resize"]) -> MaskSequence:
@@ -176,6 +198,18 @@ def _from_npz(path: Path) -> MaskSequence:
 
 def _split(labels: LabelMap) -> Mapping[int, BinaryMask]:
     return {object_id: labels == object_id for object_id in present_ids(labels)}
+
+
+def _save_objects(path: Path, masks: MaskSequence) -> tuple[int, ...]:
+    ids = masks.ids or tuple(sorted({key for index in range(len(masks.frames)) for key in masks.read(index)}))
+    if not ids:
+        raise MaskError(f"no object in any of {len(masks.frames)} masks for {path}", expected="at least one")
+    nothing = np.zeros(masks.size, np.bool_)
+    for index, name in enumerate(masks.frames):
+        found = masks.read(index)
+        # An object that does not show gets an empty mask, else a frame without any would be lost.
+        write_object_masks(path, name, {key: found.get(key, nothing) for key in sorted({*ids, *found})})
+    return ids
 
 
 def _save_npz(path: Path, masks: MaskSequence, *, packed: bool) -> tuple[int, ...]:
