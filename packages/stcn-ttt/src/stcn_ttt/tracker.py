@@ -84,7 +84,7 @@ class ClipTracker:
                 features.key, top=self.options.top, kernel_sigma=KERNEL_SIGMA if self.options.kernel else None
             )
             skips = self.network.decoder_skips(features)
-            parts = [self.network.object_logits(part.unsqueeze(0), skips)[0] for part in readout.split(OBJECTS_AT_ONCE)]
+            parts = [self.network.object_logits(part.unsqueeze(0), skips)[0] for part in torch.split(readout, OBJECTS_AT_ONCE)]
             probs = aggregate(torch.sigmoid(torch.cat(parts)))
         if masks:
             probs = self._take(probs, masks)
@@ -140,6 +140,6 @@ class ClipTracker:
         shared = self.network.value_encoder.fuser.block1.share(pending.f16)
         parts = [
             self.network.encode_value(pending.image, pending.f16, own, others=other, part=shared)[0]
-            for own, other in zip(masks.split(OBJECTS_AT_ONCE, 1), others.split(OBJECTS_AT_ONCE, 1), strict=True)
+            for own, other in zip(torch.split(masks, OBJECTS_AT_ONCE, 1), torch.split(others, OBJECTS_AT_ONCE, 1), strict=True)
         ]
         self.memory.add(pending.key, torch.cat(parts), self.ids, slot=pending.slot)
