@@ -59,6 +59,32 @@ def test_nothing_is_left_of_an_aborted_video(tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.webm", "a.mp4"])
+@pytest.mark.parametrize("room", [0.0, 0.3, 0.9, 0.999])
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path, name: str, room: float) -> None:
+    resource = pytest.importorskip("resource")  # a limit on file sizes fails writes as a full disk does
+    if name.endswith("mp4"):
+        pytest.importorskip("av")
+    noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+
+    def fill() -> None:
+        with OverlayWriter(tmp_path / name) as video:
+            for index in range(12):
+                video.write(np.roll(noise, 7 * index, axis=1), np.zeros((120, 160), np.uint8))
+
+    fill()
+    whole = (tmp_path / name).stat().st_size
+    (tmp_path / name).unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(whole * room), before[1]))
+    try:
+        with pytest.raises(OutputError, match=rf"/{name}"):
+            fill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
 def test_misuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"\.avi"):
         OverlayWriter(tmp_path / "a.avi")

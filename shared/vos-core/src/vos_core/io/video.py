@@ -129,11 +129,16 @@ class OverlayWriter:
         if self._encoder is None:
             temporary = self._stack.enter_context(replacing(self.path))
             encoder = _PyAvEncoder if self.codec == "h264" else _OpenCvEncoder
-            self._encoder = encoder(temporary, fps=self.fps, size=(painted.shape[0], painted.shape[1]), codec=self.codec)
+            even = (painted.shape[0], painted.shape[1])
+            self._encoder = encoder(temporary, shown=self.path, fps=self.fps, size=even, codec=self.codec)
         self._encoder.write(painted)
 
     def close(self) -> None:
-        """Finish the file; without any frame no file is made."""
+        """Finish the file; without any frame no file is made.
+
+        Raises:
+            OutputError: it could not be written whole.
+        """
         try:
             if self._encoder is not None:
                 self._encoder.close()
@@ -148,8 +153,8 @@ class OverlayWriter:
         try:
             if self._encoder is not None:
                 self._encoder.close()
-        except OutputError:
-            pass  # the reason for aborting is reported already
+        except Exception:  # noqa: BLE001 - the reason for aborting is reported already, and the file is removed anyhow
+            pass
         finally:
             self._encoder = None
             stop = _Aborted()
@@ -177,25 +182,27 @@ class _Encoder(Protocol):
 
 
 class _OpenCvEncoder:
-    def __init__(self, path: Path, *, fps: float, size: tuple[int, int], codec: VideoCodec) -> None:
+    def __init__(self, path: Path, *, shown: Path, fps: float, size: tuple[int, int], codec: VideoCodec) -> None:
+        self._path, self._shown = path, shown
         with _silent_stderr():
             self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*_FOURCC[codec]), fps, (size[1], size[0]))
         if not self._writer.isOpened():
-            raise OutputError(
-                f"this OpenCV cannot write {codec} video", fix='Write .mp4 instead, with: pip install "vos-core[video]"'
-            )
+            found = f"video {shown} cannot be written: this OpenCV has no {codec} encoder"
+            raise OutputError(found, fix='Write .mp4 instead, with: pip install "vos-core[video]"')
 
     def write(self, rgb: RgbImage) -> None:
         self._writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
     def close(self) -> None:
         self._writer.release()
+        if not _webm_is_whole(self._path):  # OpenCV does not say when a write fails
+            raise OutputError(f"video {self._shown} could not be written whole", fix="Check that the disk is not full")
 
 
 class _PyAvEncoder:
-    def __init__(self, path: Path, *, fps: float, size: tuple[int, int], codec: VideoCodec) -> None:
+    def __init__(self, path: Path, *, shown: Path, fps: float, size: tuple[int, int], codec: VideoCodec) -> None:
         self._av: Any = require("av", extra="video", purpose=f"write {codec} video")
-        self._path = path
+        self._path, self._broken = shown, False
         try:
             self._container = self._av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
             self._stream = self._container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
@@ -210,16 +217,33 @@ class _PyAvEncoder:
 
     def close(self) -> None:
         try:
-            self._mux(None)
+            if not self._broken:  # after a failed write FFmpeg must not be given more: it would crash
+                self._mux(None)
         finally:
-            self._container.close()
+            with self._explained():
+                self._container.close()
 
     def _mux(self, frame: Any) -> None:
-        try:
+        with self._explained():
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except self._av.error.FFmpegError as error:
+            self._broken = True
             raise output_error(self._path, error) from error
+
+
+def _webm_is_whole(path: Path) -> bool:
+    """Return whether a file has all bytes that its Matroska segment announces, which FFmpeg enters at the very end."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    at = head.find(b"\x18\x53\x80\x67") + 4  # the segment's id, followed by a length of 8 bytes, the first of them 0x01
+    announced = int.from_bytes(head[at + 1 : at + 8], "big")
+    return at >= 4 and head[at : at + 1] == b"\x01" and at + 8 + announced == path.stat().st_size
 
 
 @contextmanager
