@@ -1,10 +1,11 @@
-"""STCN: space-time correspondence networks as a streaming segmenter."""
+"""STCN: space-time correspondence networks as a streaming segmenter, with test-time training."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from stcn_ttt.__about__ import __version__
+from stcn_ttt.adapt.config import CONFIG_NAMES, TttConfig, load_config
 from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.weights import METHOD_NAME, NAMES, register
 from vos_core.contract import BuildRequest, MethodInfo
@@ -12,35 +13,67 @@ from vos_core.contract import BuildRequest, MethodInfo
 if TYPE_CHECKING:
     from stcn_ttt.segmenter import STCNSegmenter
 
-__all__ = ["METHOD", "SegmenterConfig", "__version__", "build"]
+__all__ = ["METHOD", "SegmenterConfig", "TttConfig", "__version__", "build"]
+
+PLAIN, CUSTOM = "stcn", "ttt"
+"""Variants without test-time training, and with a configuration that options alone describe."""
 
 
 def build(request: BuildRequest) -> STCNSegmenter:
-    """Return a segmenter as the runtime asks for it.
+    """Return a segmenter as the runtime asks for it; variants other than `stcn` adapt to each clip first.
+
+    Options are those of `SegmenterConfig` and, for variants that adapt, of `TttConfig`.
 
     Raises:
         ConfigError: an option that STCN has not.
         WeightsError: weights that cannot be read or do not fit.
     """
+    from stcn_ttt.adapt.segmenter import AdaptiveSTCNSegmenter
     from stcn_ttt.segmenter import STCNSegmenter
     from stcn_ttt.weights import load_network
     from vos_core.config import build_config
 
-    config = build_config(SegmenterConfig, request.options)
-    return STCNSegmenter(
-        load_network(request.weights, seed=request.seed),
-        config,
+    network = load_network(request.weights, seed=request.seed)
+    if request.variant in (None, PLAIN):
+        return STCNSegmenter(
+            network,
+            build_config(SegmenterConfig, request.options),
+            device=request.device,
+            precision=request.precision,
+            probabilities=request.probabilities,
+        )
+    own = {name: value for name, value in request.options.items() if name in TttConfig.model_fields}
+    ttt = load_config(None if request.variant == CUSTOM else request.variant, options=own)
+    shared = {name: getattr(ttt, name) for name in SegmenterConfig.model_fields if name in TttConfig.model_fields}
+    rest = {name: value for name, value in request.options.items() if name not in own}
+    half = "bf16" if request.device == "cpu" else "fp16"
+    return AdaptiveSTCNSegmenter(
+        network,
+        build_config(SegmenterConfig, shared, rest),
+        ttt=ttt,
+        seed=request.seed,
         device=request.device,
-        precision=request.precision,
+        precision=half if ttt.amp and request.precision == "fp32" else request.precision,
         probabilities=request.probabilities,
     )
 
 
+def _weights_of(variant: str) -> tuple[str, ...]:
+    """Return the released weights, the variant's own first."""
+    if variant in (PLAIN, CUSTOM):
+        return NAMES
+    own = variant.rsplit("_", 1)[0]
+    return (own, *(name for name in NAMES if name != own))
+
+
+_VARIANTS = (PLAIN, *CONFIG_NAMES, CUSTOM)
 METHOD = MethodInfo(
     name=METHOD_NAME,
     summary="Space-time correspondence networks (STCN): matches image keys, reads mask values of the 20 best memory nodes.",
     build=build,
-    weights={"": NAMES},
-    options={name: field.description or "" for name, field in SegmenterConfig.model_fields.items()},
+    variants=_VARIANTS,
+    weights={variant: _weights_of(variant) for variant in _VARIANTS},
+    adaptive=True,
+    options={name: field.description or "" for name, field in {**TttConfig.model_fields, **SegmenterConfig.model_fields}.items()},
     register=register,
 )

@@ -104,7 +104,7 @@ class MethodInfo:
         weights: variant (or "" without variants) -> names in the weights registry that fit, first = default; empty = needs none.
         max_objects: slots of one segmenter; the runtime groups further objects. None = no limit.
         prompts: kinds of prompts that `step` takes.
-        adaptive: the segmenter has `adapt`.
+        adaptive: some variant's segmenter has `adapt`.
         options: option name -> help text, for `vos methods NAME`.
         register: called once before a weights name is looked up, to add this method's registry entries; None if it has none.
     """

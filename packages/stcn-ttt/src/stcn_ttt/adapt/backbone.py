@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from stcn_ttt.adapt.config import FROZEN_TOKENS
 from stcn_ttt.model.blocks import SharedPart
 from stcn_ttt.model.decoder import FrameSkips
 from stcn_ttt.model.network import STCN, KeyFeatures, Segmentation
@@ -99,8 +100,6 @@ _TOKENS: dict[str, tuple[str, ...]] = {
     "key_proj": ("key_proj.",),
     "key_comp": ("key_comp.",),
 }
-FROZEN_TOKENS = (*_TOKENS, "bn", "ubn")
-"""What `frozen_layers` may list; `bn` freezes and `ubn` frees the affine weights of norms."""
 
 
 def freeze_layers(network: nn.Module, tokens: Sequence[str]) -> None:

@@ -10,12 +10,11 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from stcn_ttt.adapt.backbone import FROZEN_TOKENS
-from stcn_ttt.adapt.objective import Loss
 from vos_core.config import Config, build_config, read_yaml
 from vos_core.errors import ConfigError
 from vos_core.io.atomic import write_text
 
+Loss = Literal["tt-mcc", "tt-ae", "tt-ent"]
 Augmentation = Literal["none", "colour", "geometric"]
 CONFIG_NAMES = (
     "stcn_mcc",
@@ -28,6 +27,8 @@ CONFIG_NAMES = (
     "stcn_s0_ent",
     "stcn_s0_ae",
 )
+FROZEN_TOKENS = ("net", "enc", "dec", "all_keys", "key_enc", "val_enc", "key_proj", "key_comp", "bn", "ubn")
+"""What `ttt_frozen_layers` may list; `bn` freezes and `ubn` frees the affine weights of norms."""
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "STCN_MODEL": ("model_filename", "top", "mem_every", "include_last", "amp"),
     "TEST_TIME_TRAIN": ("ttt_lr", "ttt_batch_size"),
@@ -73,7 +74,7 @@ class TttConfig(Config):
     ttt_ratio: tuple[float, float] = Field(
         (1.0, 1.0), description="aspect of a random crop; counts when scale or ratio is not 1,1"
     )
-    overwrite: bool = Field(True, description="adapt and segment again where results exist")
+    overwrite: bool = Field(True, description="replace results that other settings made in the same place; False refuses")
 
     @field_validator(
         "ttt_frozen_layers",

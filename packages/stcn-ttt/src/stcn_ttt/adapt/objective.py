@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stcn_ttt.adapt.backbone import Backbone
+from stcn_ttt.adapt.config import Loss
 from stcn_ttt.model.network import Segmentation, sum_of_others
-
-Loss = Literal["tt-mcc", "tt-ae", "tt-ent"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from stcn_ttt import METHOD
+from stcn_ttt.cli.datasets import DATASETS, Places, only_listed, open_dataset, read_list, split_name
 from stcn_ttt.cli.options import stcn_options, take_stcn_options
 from vos_core.cli.options import device_options, json_option, method_options, output_options
 from vos_core.cli.run import execute
-from vos_core.errors import LayoutError, UsageError
-
-if TYPE_CHECKING:
-    from vos_core.types import Clip
+from vos_core.errors import UsageError
 
 _FOLDER = click.Path(path_type=Path)
-DATASETS = ("davis", "davis16", "davis-c", "youtube", "mose", "generic")
 TEST_DEV_MEM_EVERY = 3
 """The authors' test-dev numbers were made with this; at 5 they are lower."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Where:
-    """Paths that the user gave."""
-
-    davis: Path | None
-    youtube: Path | None
-    data: Path | None
-    corrupted: Path | None
 
 
 @click.command("eval")
@@ -76,14 +63,14 @@ def command(
     """
     from vos_core.cli.clips import Selection
 
-    where = _Where(davis_path, yv_path, data_path, corrupted_image_dir)
-    dataset = dataset or _told_by(where)
+    places = Places(davis_path, yv_path, data_path, corrupted_image_dir)
+    dataset = dataset or places.told_by()
     if req_frames and (dataset != "youtube" or output_all):
         raise UsageError("--req-frames leaves out frames that are not scored", expected="YouTube-VOS without --output-all")
-    split = {"testdev": "test-dev"}.get(split or "", split)
-    clips = _open(dataset, where, split, listed_only=req_frames)
+    split = split_name(split)
+    clips = open_dataset(dataset, places, split, listed_only=req_frames)
     if video_set_filename is not None:
-        clips = _only(clips, video_set_filename)
+        clips = only_listed(clips, read_list(video_set_filename), where=str(video_set_filename))
     if output_all:
         clips = tuple(replace(clip, outputs=None) for clip in clips)
     if dataset == "davis" and split == "test-dev" and options["mem_every"] is None:
@@ -92,56 +79,3 @@ def command(
     if req_frames:
         chosen["assignments"] = ("clock=names", *chosen["assignments"])
     context.exit(execute(METHOD, opened=Selection(clips), **chosen))
-
-
-def _told_by(where: _Where) -> str:
-    if where.corrupted is not None:
-        return "davis-c"
-    told = {"davis": where.davis, "youtube": where.youtube, "generic": where.data}
-    named = [name for name, path in told.items() if path is not None]
-    if len(named) != 1:
-        found = "no data set was named" if not named else "several data sets were named"
-        raise UsageError(found, expected="one of --davis_path, --yv_path and --data_path, or --dataset with its path")
-    return named[0]
-
-
-def _open(dataset: str, where: _Where, split: str | None, *, listed_only: bool) -> tuple[Clip, ...]:
-    from vos_core.data.layout import open_layout
-
-    if dataset in ("davis", "davis16"):
-        return open_layout(
-            "davis", _path(where.davis, "--davis_path", dataset), split, year=2016 if dataset == "davis16" else 2017
-        ).clips
-    if dataset == "davis-c":
-        truth = _path(where.davis, "--davis_path", dataset)
-        return open_layout("davis-c", _path(where.corrupted, "--corrupted_image_dir", dataset), split, davis_root=truth).clips
-    if dataset == "youtube":
-        # The original's default split val does not exist here.
-        split = "valid" if split == "val" else split
-        frames = "listed" if listed_only else "auto"
-        return open_layout("youtube-vos", _path(where.youtube, "--yv_path", dataset), split, frames=frames).clips
-    if dataset == "mose":
-        return open_layout("mose", _path(where.data, "--data_path", dataset), "valid" if split == "val" else split).clips
-    if split is not None:
-        raise UsageError(f"--split {split} with a generic folder of clips", fix="Leave out --split")
-    return open_layout("folder", _path(where.data, "--data_path", dataset)).clips
-
-
-def _path(path: Path | None, option: str, dataset: str) -> Path:
-    if path is None:
-        raise UsageError(f"data set {dataset} needs {option}", fix=f"Add {option} FOLDER")
-    return path
-
-
-def _only(clips: tuple[Clip, ...], path: Path) -> tuple[Clip, ...]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise LayoutError(f"list of clips {path} cannot be read ({error})", fix="Check --video-set-filename") from error
-    known = {clip.name: clip for clip in clips}
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
-        raise LayoutError(
-            f"{path} lists {', '.join(unknown[:5]) or 'nothing'}", expected=f"clip names such as {min(known, default='')}"
-        )
-    return tuple(known[name] for name in dict.fromkeys(names))

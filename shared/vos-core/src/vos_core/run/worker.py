@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from vos_core.contract import BuildRequest, MethodInfo, Segmenter
+from vos_core.contract import AdaptiveSegmenter, BuildRequest, MethodInfo, Segmenter
 from vos_core.errors import VosError
 from vos_core.io.frames import open_clip
 from vos_core.io.palette import AOT_PALETTE
@@ -134,7 +134,8 @@ def build_segmenter(job: Job, *, grouped: bool = False) -> Segmenter:
     if not grouped and job.augmentation is None:
         return first
     # Adapting changes weights, so adaptive segmenters must not share them. Copies are made of a copy: `first` will hold a clip.
-    template = None if method.adaptive else fork(first)
+    adaptive = isinstance(first, AdaptiveSegmenter)
+    template = None if adaptive else fork(first)
     unused = [first]
 
     def one() -> Segmenter:
@@ -144,6 +145,6 @@ def build_segmenter(job: Job, *, grouped: bool = False) -> Segmenter:
         return shared if shared is not None else method.build(request)
 
     def inner() -> Segmenter:
-        return group_objects(one, max_objects=method.max_objects, adaptive=method.adaptive) if grouped else one()
+        return group_objects(one, max_objects=method.max_objects, adaptive=adaptive) if grouped else one()
 
-    return augment(inner, job.augmentation, adaptive=method.adaptive) if job.augmentation is not None else inner()
+    return augment(inner, job.augmentation, adaptive=adaptive) if job.augmentation is not None else inner()
