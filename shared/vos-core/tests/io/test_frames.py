@@ -55,6 +55,20 @@ def test_formats_and_natural_order(tmp_path: Path, backend: str, suffix: str) ->
 
 
 @pytest.mark.parametrize("backend", ["pillow", "opencv"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1", "I;16"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path: Path, backend: str, mode: str) -> None:
+    rgb = np.zeros((24, 32, 3), np.uint8)
+    rgb[:, 16:] = 255
+    if mode != "1":
+        rgb[12:] = (255, 0, 0) if mode in ("RGBA", "P") else 120
+    image = Image.fromarray(rgb[..., 0].astype(np.uint16) * 257) if mode == "I;16" else Image.fromarray(rgb).convert(mode)
+    image.save(tmp_path / "a.png")
+    found = ImageFolder(tmp_path, backend=backend).read(0).rgb  # type: ignore[arg-type]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, rgb)
+
+
+@pytest.mark.parametrize("backend", ["pillow", "opencv"])
 def test_exif_orientation_is_ignored(tmp_path: Path, backend: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -135,6 +149,36 @@ def test_video_faults(tmp_path: Path, backend: str) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     with pytest.raises(FrameError, match=r"empty\.mp4"):
         VideoFile(tmp_path / "empty.mp4", backend=backend)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+def test_a_video_that_is_cut_off_is_named_at_its_last_frame(tmp_path: Path, backend: str) -> None:
+    if backend == "pyav":
+        pytest.importorskip("av")
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    with OverlayWriter(tmp_path / "a.webm") as video:
+        for index in range(40):
+            video.write(np.roll(noise, index, axis=1), np.zeros((48, 64), np.uint8))
+    data = (tmp_path / "a.webm").read_bytes()
+    (tmp_path / "a.webm").write_bytes(data[: len(data) // 2])
+    seen: list[int] = []
+    source = VideoFile(tmp_path / "a.webm", backend=backend)  # type: ignore[arg-type]
+    with closing(source), pytest.raises(FrameError, match=r"a\.webm ends or is damaged at frame \d+ of 40"):
+        seen.extend(frame.index for frame in prefetch(source))
+    assert seen == list(range(len(seen)))
+    assert 5 < len(seen) < 35
+    assert decode_threads() == 0
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+def test_seeking_in_h264_gives_the_frames_of_reading_on(tmp_path: Path, backend: str) -> None:
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", 18)
+    with closing(VideoFile(tmp_path / "a.mp4", backend=backend)) as source:  # type: ignore[arg-type]
+        frames = [frame.rgb for frame in source]
+        assert len(frames) == 18
+        for index in (17, 2, 9, 10, 0):
+            np.testing.assert_array_equal(source.read(index).rgb, frames[index])
 
 
 def test_open_frames_and_clips(tmp_path: Path) -> None:

@@ -93,14 +93,26 @@ def test_sixteen_bit_keeps_its_values() -> None:
     assert cv2.imdecode(np.frombuffer(encode_png(labels), np.uint8), cv2.IMREAD_UNCHANGED).tolist() == labels.tolist()
 
 
-def test_interlaced() -> None:
-    # Adam7 of a 1x1 image is its only pixel, in the first pass.
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(1, 1), (5, 3), (8, 8), (13, 21)])
+def test_interlaced(bits: int, size: tuple[int, int]) -> None:
+    samples = np.random.default_rng(bits).integers(0, 1 << bits, size, dtype=np.uint8)
+    raw = b""
+    adam7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    for y, x, dy, dx in adam7:
+        part = samples[y::dy, x::dx]
+        for row in part if part.size else ():
+            planes = ((row[:, None] >> np.arange(bits - 1, -1, -1)) & 1).reshape(-1)
+            raw += b"\x00" + np.packbits(planes).tobytes()
+
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 3, 0, 0, 1))
-    data += chunk(b"PLTE", DAVIS_PALETTE.tobytes()) + chunk(b"IDAT", zlib.compress(b"\x00\x05")) + chunk(b"IEND", b"")
-    assert read_indices(data).tolist() == [[5]]
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", size[1], size[0], bits, 3, 0, 0, 1))
+    data += chunk(b"PLTE", DAVIS_PALETTE.tobytes()[: 3 << bits]) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    np.testing.assert_array_equal(read_indices(data), samples)
+    with pytest.raises(MaskError, match="damaged"):
+        read_indices(data[:-20] + bytes([data[-20] ^ 1]) + data[-19:])
 
 
 @pytest.mark.parametrize("palette", [DAVIS_PALETTE, None])

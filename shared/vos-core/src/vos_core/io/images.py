@@ -75,6 +75,9 @@ def _decode_pillow(data: bytes, path: Path) -> RgbImage:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
+            if image.mode.startswith("I"):  # 16-bit grey, which convert would clip to white
+                grey = (np.asarray(image).astype(np.int64) >> 8).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
             return np.array(image.convert("RGB") if image.mode != "RGB" else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _damaged(path, str(error)) from error
