@@ -36,7 +36,7 @@ class Synthetic(Config):
     """Generated clips; fields as in `ClipPlan`."""
 
     clips: int = Field(default=5, ge=1, description="number of clips")
-    frames: int = Field(default=16, ge=3, description="frames of each clip; the first and last are not scored")
+    frames: int = Field(default=16, ge=3, description="frames of each clip; the first and last of fully annotated clips are not scored")
     height: int = Field(default=240, description="pixels")
     width: int = Field(default=432, description="pixels")
     objects: int = Field(default=2, description="objects of each clip")

@@ -20,6 +20,7 @@ from vos_core.metrics.source import VideoJob
 from vos_core.metrics.trackeval import TrackEvalProtocol
 from vos_core.metrics.transform import VostProtocol
 from vos_core.metrics.youtube import YoutubeProtocol, youtube_jobs
+from vos_core.testing import needs_shared
 from vos_core.types import Clip
 
 Write = Callable[..., None]
@@ -308,28 +309,73 @@ def test_clips_are_scored_after_each_objects_prompt(roots: tuple[Path, Path], wr
     write_masks(roots[1] / "a", np.where(labels(late=2) == 2, 0, labels()))
     found = evaluate_clips([clip_of(roots[0] / "a")], roots[1])
     rows = {row["object"]: row for row in found["per_object"]}
-    assert rows["1"]["frames"] == [f"{t:05d}" for t in range(1, T)]
-    assert rows["2"]["frames"] == [f"{t:05d}" for t in range(3, T)]
-    assert (found["J&F"], rows["2"]["J"], rows["1"]["F_frames"]) == (0.5, 0.0, [1.0] * (T - 1))
-    only_first = evaluate_clips([clip_of(roots[0] / "a", prompt_rule="first_frame")], roots[1], protocol="davis")
+    assert rows["1"]["frames"] == [f"{t:05d}" for t in range(1, T - 1)]
+    assert rows["2"]["frames"] == [f"{t:05d}" for t in range(3, T - 1)]
+    assert (found["J&F"], rows["2"]["J"], rows["1"]["F_frames"], found["objects"]) == (0.5, 0.0, [1.0] * (T - 2), 2)
+    only_first = evaluate_clips([clip_of(roots[0] / "a", prompt_rule="first_frame")], roots[1])
     assert [row["object"] for row in only_first["per_object"]] == ["1"]
-    assert only_first["per_object"][0]["frames"] == [f"{t:05d}" for t in range(1, T - 1)]
+    part = evaluate_clips([clip_of(roots[0] / "a", outputs=frozenset({"00003", "00005"}))], roots[1])
+    assert [row["frames"] for row in part["per_object"]] == [["00003"], ["00003"]]
 
 
-def test_clips_with_sparse_binary_or_no_truth(roots: tuple[Path, Path], write_masks: Write, tmp_path: Path) -> None:
+@pytest.mark.parametrize("binary", [False, True])
+def test_clips_with_every_frame_annotated_score_as_davis_does(binary: bool, roots: tuple[Path, Path], write_masks: Write) -> None:
+    for seed, name in enumerate("ab"):
+        moved = np.roll(labels(), seed + 2, axis=2)
+        moved[3, :, ::3] = 0
+        write_masks(roots[1] / name, moved)
+        if binary:
+            write_masks(roots[0] / name, (labels() > 0) * np.uint8(255))
+    official = evaluate_videos(DavisSemi(binary=binary), jobs_of(roots), processes=1)
+    kind: dict[str, Any] = {"mask_kind": "binary", "void": None} if binary else {}
+    found = evaluate_clips([clip_of(roots[0] / name, **kind) for name in "ab"], roots[1])
+    assert (found["J"], found["F"]) == (official.scores["J-Mean"], official.scores["F-Mean"])
+    assert 0.3 < found["J"] < 1.0
+    for row, (item, _) in zip(found["per_object"], official.rows(), strict=True):
+        assert (row["clip"], row["frames"]) == (item.video, list(item.frames))
+        assert (row["J_frames"], row["F_frames"]) == (item.values["J"], item.values["F"])
+
+
+def test_sparse_truth_keeps_its_last_mask_and_prompts_are_no_truth(
+    roots: tuple[Path, Path], write_masks: Write, tmp_path: Path
+) -> None:
     prompts = tmp_path / "prompts" / "a"
     for t, k in ((0, 1), (3, 2)):
         write_masks(prompts, [np.where(labels()[t] == k, k, 0)], first=t)
-    sparse = clip_of(roots[0] / "b")
-    sparse = Clip("b", frames=sparse.frames, annotations={k: sparse.annotations[k] for k in ("00000", "00004")})
+    every = clip_of(roots[0] / "b")
+    sparse = Clip("b", frames=every.frames, annotations={k: every.annotations[k] for k in ("00000", "00005")})
     found = evaluate_clips([clip_of(prompts), sparse], roots[1], processes=2)
-    assert found["no_ground_truth"] == ["a"]
-    assert [row["frames"] for row in found["per_object"]] == [["00004"]] * 2
+    assert found["unscored"] == {"a": "no ground truth beyond the prompts"}
+    assert [row["frames"] for row in found["per_object"]] == [["00005"]] * 2
     assert evaluate_clips([clip_of(prompts)], roots[1])["J&F"] is None
-    write_masks(tmp_path / "grey" / "a", (labels() > 0) * np.uint8(255))
-    binary = evaluate_clips([clip_of(tmp_path / "grey" / "a", mask_kind="binary", void=None)], roots[1])
-    assert (binary["J"], len(binary["per_object"])) == (1.0, 1)
+    late = Clip("b", frames=every.frames, annotations={k: every.annotations[k] for k in ("00004", "00005")})
+    assert "no frame to score" in evaluate_clips([late], roots[1])["unscored"]["b"]
+    assert evaluate_clips([Clip("b", frames=every.frames)], roots[1])["unscored"] == {"b": "no ground truth beyond the prompt"}
+    folders = Clip("b", frames=every.frames, annotations=every.annotations, mask_kind="objects")
+    assert "vos eval sav" in evaluate_clips([folders], roots[1])["unscored"]["b"]
+
+
+def test_clips_that_cannot_be_scored_stop_all_or_are_named(roots: tuple[Path, Path]) -> None:
+    clips = [clip_of(roots[0] / name) for name in "ab"]
     (roots[1] / "b" / "00004.png").unlink()
     with pytest.raises(ScoreError, match="video b, frame 00004"):
-        evaluate_clips([sparse], roots[1])
-    assert evaluate_clips([sparse], roots[1], missing="empty")["J"] == 0.0
+        evaluate_clips(clips, roots[1])
+    listed = evaluate_clips(clips, roots[1], on_error="list", processes=2)
+    assert {row["clip"] for row in listed["per_object"]} == {"a"}
+    assert "video b, frame 00004" in listed["unscored"]["b"]
+    assert listed["J"] == 1.0
+    assert evaluate_clips(clips[1:], roots[1], missing="empty")["J"] == 0.75
+
+
+@pytest.mark.parity
+def test_real_clips_score_as_davis_2016_does() -> None:
+    truth, results = needs_shared("davis2016-val-gt", "Annotations", "480p"), needs_shared("davis2017-val-osvos")
+    names = [path.name for path in sorted(truth.iterdir()) if (results / path.name).is_dir()][:2]
+    official = evaluate_videos(DavisSemi(binary=True), [VideoJob(n, truth / n, results / n) for n in names], processes=1)
+    clips = []
+    for name in names:
+        files = {path.stem: path for path in sorted((truth / name).glob("*.png"))}
+        clips.append(Clip(name, frames=tuple(files.values()), annotations=files, mask_kind="binary", void=None))
+    found = evaluate_clips(clips, results)
+    assert len(names) == 2
+    assert (found["J"], found["F"]) == (official.scores["J-Mean"], official.scores["F-Mean"])

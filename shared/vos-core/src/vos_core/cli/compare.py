@@ -51,8 +51,9 @@ def command(
 ) -> None:
     """Run several methods over the same clips; print one table, write record.json and page.html.
 
-    Each method runs in a process of its own, so that memory is its own. Clips with ground truth are scored by the folder
-    protocol; others show '-'. A repeated command resumes. Exit code 0: all clips done, 1: some failed, 2: wrong use.
+    Each method runs in a process of its own, so that memory is its own. Clips with ground truth are scored after the mask that
+    prompted (fully annotated ones as DAVIS does, without the last frame); others show '-'. A repeated command resumes. Exit
+    code 0: all clips done, 1: some failed, 2: wrong use.
 
     Example: vos compare --methods copy,flow --clips clips --output out
     """

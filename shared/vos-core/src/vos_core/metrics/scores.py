@@ -32,11 +32,15 @@ class ObjectScores:
 
 @dataclass(frozen=True, slots=True)
 class VideoScores:
-    """The objects of one video in the order of the official tables, and what the user should know about them."""
+    """The objects of one video in the order of the official tables, and what the user should know about them.
+
+    `unscored` says why there are none, where a protocol leaves videos out instead of refusing them.
+    """
 
     video: str
     objects: tuple[ObjectScores, ...]
     warnings: tuple[str, ...] = ()
+    unscored: str = ""
 
 
 @dataclass(frozen=True, slots=True)

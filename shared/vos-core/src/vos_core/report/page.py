@@ -119,12 +119,17 @@ def _errors(records: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
 
 
 def _warnings(records: Sequence[RunRecord]) -> list[tuple[str, str, str]]:
-    return [
-        (label, clip.name, text)
-        for label, record in zip(labels(records), records, strict=True)
-        for clip in record.clips
-        for text in clip.warnings
-    ]
+    """Return (run, clip, what the reader should know): warnings of the run, clips left out of it, and clips without scores."""
+    found = []
+    for label, record in zip(labels(records), records, strict=True):
+        unscored = (record.scores or {}).get("unscored", {})
+        for clip in record.clips:
+            found += [(label, clip.name, text) for text in clip.warnings]
+            if clip.status == "skipped" and clip.error:
+                found.append((label, clip.name, f"left out: {clip.error}"))
+            elif clip.status == "done" and clip.name in unscored:
+                found.append((label, clip.name, f"not scored: {unscored[clip.name]}"))
+    return found
 
 
 def _environment(records: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
