@@ -9,14 +9,13 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import click
 from pydantic import Field, model_validator
 
-from vos_core.cli.clips import select_clips
+from vos_core.cli.clips import Selection, select_clips
 from vos_core.cli.compare import grouped, pairs
 from vos_core.cli.compare_run import compare, parse_methods
 from vos_core.config import Config, build_config, read_yaml
@@ -36,7 +35,9 @@ class Synthetic(Config):
     """Generated clips; fields as in `ClipPlan`."""
 
     clips: int = Field(default=5, ge=1, description="number of clips")
-    frames: int = Field(default=16, ge=3, description="frames of each clip; the first and last of fully annotated clips are not scored")
+    frames: int = Field(
+        default=16, ge=3, description="frames of each clip; the first and last of fully annotated clips are not scored"
+    )
     height: int = Field(default=240, description="pixels")
     width: int = Field(default=432, description="pixels")
     objects: int = Field(default=2, description="objects of each clip")
@@ -109,7 +110,8 @@ def command(
     specs = parse_methods(methods or plan.methods, weights=pairs(weights, option="--weights"), options=grouped(assignments))
     target = output or OUT / Path(suite).stem
     failed = ran = 0
-    for name, chosen in clip_sets(plan, clips):
+    for name, selection in clip_sets(plan, clips):
+        chosen = selection.clips
         click.echo(f"{plan.title}: {name}, {len(chosen)} clips, {len(specs)} methods", err=True)
         records = compare(
             specs,
@@ -123,12 +125,16 @@ def command(
             seed=plan.seed,
             resume=resume,
             overwrite=True,
+            without_mask=selection.without_mask,
             extra={"suite": plan.model_dump(mode="json"), "set": name, "machine": machine(), "source": git_state(HERE)},
             on_method=lambda folder: click.echo(f"  {folder}", err=True),
         )
         rows = comparison_rows(records)
         click.echo(f"{name}\n{text_table(rows)}\n")
         click.echo(f"Record: {target / name / 'record.json'}\nPage:   {target / name / 'page.html'}", err=True)
+        for clip in records[0].clips:
+            if clip.status == "skipped":
+                click.echo(f"Skipped: clip '{clip.name}': {clip.error}", err=True)
         failed += sum(row.clips_failed for row in rows)
         ran += 1
     if not ran:
@@ -153,28 +159,29 @@ def read_suite(name: str, overrides: dict[str, Any]) -> Suite:
     return build_config(Suite, read_yaml(path), overrides)
 
 
-def clip_sets(suite: Suite, folder: Path | None) -> list[tuple[str, Sequence[Clip]]]:
+def clip_sets(suite: Suite, folder: Path | None) -> list[tuple[str, Selection]]:
     """Return set name -> clips: those in `folder` if given, else the suite's; sets whose root variable is not set are skipped."""
     if folder is not None:
         selection = select_clips(clips=folder)
         if selection.faults:
             raise UsageError("; ".join(selection.faults), fix="Mend or remove these clips: a benchmark must not run on a part")
-        return [(folder.resolve().name, selection.clips)]
-    found: list[tuple[str, Sequence[Clip]]] = []
+        return [(folder.resolve().name, selection)]
+    found: list[tuple[str, Selection]] = []
     for item in suite.sets:
         if item.synthetic is not None:
-            found.append((item.name, synthetic_clips(item.synthetic)))
+            found.append((item.name, Selection(synthetic_clips(item.synthetic))))
             continue
         root = os.path.expandvars(item.root or "")
         if "$" in root:
             click.echo(f"Skipped: set {item.name}, since {root} is not set", err=True)
             continue
-        selection = select_clips(layout=item.layout, root=Path(root).expanduser(), split=item.split, only=item.only)
-        found.append((item.name, selection.clips))
+        found.append(
+            (item.name, select_clips(layout=item.layout, root=Path(root).expanduser(), split=item.split, only=item.only))
+        )
     return found
 
 
-def synthetic_clips(settings: Synthetic) -> Sequence[Clip]:
+def synthetic_clips(settings: Synthetic) -> tuple[Clip, ...]:
     """Return generated clips, written once to a cache folder of their own settings."""
     plan = ClipPlan(**settings.model_dump())
     root = CACHE / f"synthetic-{fingerprint([GENERATOR_VERSION, settings.model_dump()])}"

@@ -146,6 +146,22 @@ def test_clips_with_prompts_only_run_and_show_no_score(clips, tmp_path):
     assert result.stdout.splitlines()[2].split()[2:5] == ["-", "-", "-"]
 
 
+def test_clips_without_a_mask_are_skipped_and_named_ones_fail(clips, tmp_path):
+    copy = tmp_path / "clips"
+    write_folder(copy, ClipPlan(clips=2, frames=5, height=64, width=96, objects=1, scenarios=("motion",), seed=1))
+    for path in (copy / "Annotations" / "motion-001").iterdir():
+        path.unlink()
+    result = vos("compare", "--methods", "copy", "--clips", copy, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "Skipped: clip 'motion-001': it has no mask" in result.stderr
+    record = json.loads((tmp_path / "out" / "record.json").read_text())
+    assert (record["table"][0]["clips_done"], record["table"][0]["clips_failed"]) == (1, 0)
+    assert record["runs"][0]["clips"][0]["status"] == "skipped"
+    assert "left out: it has no mask" in (tmp_path / "out" / "page.html").read_text()
+    named = vos("compare", "--methods", "copy", "--clips", copy, "-o", tmp_path / "named", "--only", "motion-001,motion-002")
+    assert named.exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -87,6 +87,22 @@ def test_a_clip_without_frames_is_named_and_the_others_run(clips: Path, tmp_path
     assert "2 of 2 clips done" in found.stdout
 
 
+def test_clips_without_a_mask_are_skipped_unless_named(clips: Path, tmp_path: Path) -> None:
+    (clips / "Annotations" / "a" / "00000.png").unlink()
+    found = vos("run", "-m", "copy", "--clips", clips, "-o", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    assert "Skipped: clip 'a': it has no mask" in found.stderr
+    assert "1 of 2 clips done, 1 skipped" in found.stdout
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["clips"][0]["status"] == "skipped"
+    named = vos("run", "-m", "copy", "--clips", clips, "-o", tmp_path / "named", "--only", "a,b")
+    assert named.exit_code == 1
+    assert "Failed: clip 'a'" in named.stderr
+    (clips / "Annotations" / "b" / "00000.png").unlink()
+    none = vos("run", "-m", "copy", "--clips", clips, "-o", tmp_path / "none")
+    assert none.exit_code == 2
+    assert "none of the 2 clips has a mask" in none.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

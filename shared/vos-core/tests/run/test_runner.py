@@ -192,6 +192,40 @@ def test_clips_with_more_objects_than_slots_run_in_groups(make_clip, tmp_path, n
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out" / "many" / "00003.png")))) == {0, 2, 3, 5, 300}
 
 
+def test_clips_without_a_mask_fail_or_are_left_out_with_the_reason(make_clip, tmp_path):
+    clips = [make_clip("a"), make_clip("bare", annotated=())]
+    events: list[tuple[str, str]] = []
+    record = run_method(
+        COPY, clips, output=tmp_path / "out", without_mask="skip", on_progress=lambda e: events.append((e.clip, e.kind))
+    )
+    assert [clip.status for clip in record.clips] == ["done", "skipped"]
+    assert "no mask" in record.clips[1].error
+    assert ("bare", "ended") in events
+    assert ("bare", "began") not in events
+    assert read_run(tmp_path / "out") == record
+    assert run_method(COPY, clips, output=tmp_path / "out", without_mask="skip").clips == record.clips
+    failed = run_method(COPY, clips, output=tmp_path / "named").clips[1]
+    assert (failed.status, "no mask" in failed.error) == ("failed", True)
+    with pytest.raises(UsageError, match="none of the 1 clips has a mask"):
+        run_method(COPY, clips[1:], output=tmp_path / "none", without_mask="skip")
+
+
+@pytest.mark.parametrize(("objects", "warned"), [(20, False), (21, True)])
+def test_a_first_mask_with_very_many_objects_is_warned_of_and_run(make_clip, tmp_path, objects, warned):
+    clip = make_clip(births=dict.fromkeys(range(1, objects + 1), 0), size=(32, 320), frames=2)
+    (found,) = run_method(COPY, [clip], output=tmp_path / "out").clips
+    assert (found.status, found.objects) == ("done", objects)
+    assert bool(found.warnings) == warned
+    if warned:
+        assert "00000.png, holds 21 objects" in found.warnings[0]
+
+
+def test_late_objects_are_not_counted_into_the_first_mask(make_clip, tmp_path):
+    clip = make_clip(births={k: k // 12 for k in range(1, 24)}, size=(32, 340), frames=2)
+    (found,) = run_method(COPY, [clip], output=tmp_path / "out").clips
+    assert (found.objects, found.warnings) == (23, ())
+
+
 def test_bad_requests_are_refused_before_anything_is_written(make_clip, tmp_path):
     clip, out = make_clip(), tmp_path / "out"
     for arguments, text in (

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vos_core.errors import LayoutError, UsageError
 from vos_core.types import Clip
 
+if TYPE_CHECKING:
+    from vos_core.run.runner import WithoutMask
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Clips to work on, and what a folder holds that looks like a clip and cannot be one."""
+    """Clips to work on.
+
+    Args:
+        clips: the clips.
+        faults: what a folder holds that looks like a clip and cannot be one.
+        without_mask: what becomes of clips without a mask: they fail where the user named them, else they are left out.
+    """
 
     clips: tuple[Clip, ...]
     faults: tuple[str, ...] = ()
+    without_mask: WithoutMask = "skip"
 
 
 def select_clips(
@@ -53,7 +64,8 @@ def select_clips(
         shown = ", ".join(list(known)[:8]) + (", ..." if len(known) > 8 else "")
         raise UsageError(f"no clips are called {', '.join(unknown) or repr(only)}", expected=f"names among: {shown}")
     chosen = tuple(known[name] for name in dict.fromkeys(names) if name in known)
-    return Selection(chosen, tuple(fault for fault in opened.faults if any(name in fault for name in names)))
+    faults = tuple(fault for fault in opened.faults if any(name in fault for name in names))
+    return Selection(chosen, faults, without_mask="fail")
 
 
 def _open(
@@ -75,4 +87,4 @@ def _open(
     assert video is not None
     if mask is None:
         raise UsageError(f"--video {video} was given without --mask", fix="Add --mask PNG: the objects in the first frame")
-    return Selection((single_video(video, mask),))
+    return Selection((single_video(video, mask),), without_mask="fail")

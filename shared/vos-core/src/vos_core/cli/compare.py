@@ -52,8 +52,8 @@ def command(
     """Run several methods over the same clips; print one table, write record.json and page.html.
 
     Each method runs in a process of its own, so that memory is its own. Clips with ground truth are scored after the mask that
-    prompted (fully annotated ones as DAVIS does, without the last frame); others show '-'. A repeated command resumes. Exit
-    code 0: all clips done, 1: some failed, 2: wrong use.
+    prompted (fully annotated ones as DAVIS does, without the last frame); others show '-'. Clips without any mask are skipped
+    unless --only names them. A repeated command resumes. Exit code 0: all other clips done, 1: some failed, 2: wrong use.
 
     Example: vos compare --methods copy,flow --clips clips --output out
     """
@@ -75,6 +75,7 @@ def command(
         seed=seed,
         resume=resume,
         overwrite=overwrite,
+        without_mask=selection.without_mask,
         on_method=lambda name: click.echo(f"Running {name} over {len(chosen)} clips", err=True),
     )
     rows = comparison_rows(records)
@@ -83,6 +84,9 @@ def command(
         for clip in record.clips:
             if clip.status == "failed":
                 click.echo(f"Failed: {record.method}, clip '{clip.name}': {clip.error}", err=True)
+    for clip in records[0].clips:
+        if clip.status == "skipped":
+            click.echo(f"Skipped: clip '{clip.name}': {clip.error}", err=True)
     for fault in selection.faults:
         click.echo(f"Left out: {fault}", err=True)
     click.echo(f"Page: {output / 'page.html'}", err=True)

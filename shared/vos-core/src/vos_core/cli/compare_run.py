@@ -18,6 +18,7 @@ from vos_core.report.compare import comparison_record
 from vos_core.report.page import write_page
 from vos_core.report.scoring import score_run
 from vos_core.run.pool import interruptible
+from vos_core.run.runner import WithoutMask, choose_variant, run_method, skipped_records
 from vos_core.types import Clip, ClipRecord, RunRecord
 
 RECORD_FILE, PAGE_FILE = "record.json", "page.html"
@@ -85,6 +86,7 @@ def compare(
     seed: int = 0,
     resume: bool = True,
     overwrite: bool = False,
+    without_mask: WithoutMask = "fail",
     extra: Mapping[str, Any] | None = None,
     on_method: Callable[[str], None] | None = None,
 ) -> list[RunRecord]:
@@ -98,7 +100,7 @@ def compare(
         output: masks go to `<output>/<method>/<clip>/`.
         title: heading of the page.
         missing_weights: `random` never downloads.
-        device, precision, threads, seed, resume, overwrite: as for `run_method`.
+        device, precision, threads, seed, resume, overwrite, without_mask: as for `run_method`.
         extra: further keys of the record.
         on_method: called with the name of each method before it runs.
 
@@ -121,6 +123,7 @@ def compare(
             "seed": seed,
             "resume": resume,
             "overwrite": overwrite,
+            "without_mask": without_mask,
         }
         records.append(score_run(_run_apart(spec, clips, settings), clips))
     write_json(output / RECORD_FILE, {**comparison_record(records, title=title), **(extra or {})})
@@ -137,7 +140,6 @@ def chosen_weights(spec: MethodSpec, *, missing: MissingWeights) -> str:
 
 
 def _is_cached(info: MethodInfo, variant: str | None) -> bool:
-    from vos_core.run.runner import choose_variant
     from vos_core.weights.registry import get
 
     names = info.weights.get(choose_variant(info, variant) or "", ())
@@ -172,13 +174,14 @@ def _run_apart(spec: MethodSpec, clips: Sequence[Clip], settings: Mapping[str, A
         return answer
     if isinstance(answer, UsageError | InterruptError):
         raise answer
+    skipped = skipped_records(clips, settings["without_mask"])
     return RunRecord(
         method=spec.method,
         variant=spec.variant,
         weights={"name": settings["weights"], "sha256": None, "trained": settings["weights"] != "random"},
         options=spec.options,
         environment={},
-        clips=tuple(ClipRecord(name=clip.name, status="failed", error=str(answer)) for clip in clips),
+        clips=tuple(skipped.get(clip.name, ClipRecord(clip.name, "failed", error=str(answer))) for clip in clips),
         output=str(settings["output"]),
     )
 
@@ -190,7 +193,6 @@ def _death_hint(code: int | None) -> str:
 def _serve(pipe: Connection, method: str, clips: Sequence[Clip], settings: Mapping[str, Any]) -> None:
     """Send the record of a run, or the error that stopped it, from a process of its own."""
     from vos_core.cli.progress import ProgressBar
-    from vos_core.run.runner import run_method
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     try:

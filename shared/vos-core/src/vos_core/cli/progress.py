@@ -20,7 +20,7 @@ class ProgressBar:
     """
 
     def __init__(self, clips: Sequence[Clip]) -> None:
-        self._lengths = {clip.name: len(clip.frames) for clip in clips}
+        self._lengths = {clip.name: len(clip.frames) if clip.annotations else 0 for clip in clips}  # no mask, no frame to do
         self._done: dict[str, int] = {}
         self._ended = 0
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a terminal gets a bar that moves, a log file a line now and then

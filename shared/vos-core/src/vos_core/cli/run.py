@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +27,8 @@ from vos_core.types import ClipRecord, RunRecord
 def command(context: click.Context, /, method: str, **options: Any) -> None:
     """Follow objects through clips with one method; write a mask per frame and run.json.
 
-    A repeated command resumes: clips that are done are kept. Exit code 0: all clips done, 1: some failed, 2: wrong use.
+    A repeated command resumes: clips that are done are kept. Clips without any mask are skipped unless --only names them. Exit
+    code 0: all other clips done, 1: some failed, 2: wrong use.
 
     Example: vos run --method flow --video clip.mp4 --mask first.png --output out
     """
@@ -104,6 +106,7 @@ def execute(
             overlay=overlay,
             soft=soft,
             palette=palette,
+            without_mask=chosen.without_mask,
             on_progress=bar.update,
         )
     click.echo(json.dumps(asdict(record), indent=2) if as_json else format_table(record))
@@ -113,7 +116,7 @@ def execute(
         for warning in clip.warnings:
             click.echo(f"Warning: clip '{clip.name}': {warning}.", err=True)
         if clip.error:
-            click.echo(f"Failed: clip '{clip.name}': {clip.error}", err=True)
+            click.echo(f"{clip.status.capitalize()}: clip '{clip.name}': {clip.error}", err=True)
     for fault in chosen.faults:
         click.echo(f"Failed: {fault}", err=True)
     failed = [clip.name for clip in record.clips if clip.status == "failed"]
@@ -159,9 +162,12 @@ def format_table(record: RunRecord) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
     lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
     steps = [seconds for clip in record.clips for seconds in clip.step_seconds]
-    done = sum(clip.status == "done" for clip in record.clips)
+    count = Counter(clip.status for clip in record.clips)
+    skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
     speed = f", {len(steps) / sum(steps):.1f} frames/s in the method" if steps and sum(steps) else ""
-    lines.append(f"{done} of {len(record.clips)} clips done, {len(steps)} frames{speed}; masks in {record.output}")
+    lines.append(
+        f"{count['done']} of {len(record.clips)} clips done{skipped}, {len(steps)} frames{speed}; masks in {record.output}"
+    )
     return "\n".join(lines)
 
 

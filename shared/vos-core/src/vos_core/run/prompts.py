@@ -11,6 +11,9 @@ from vos_core.errors import MaskError
 from vos_core.io.masks import read_clip_mask
 from vos_core.types import Clip, LabelMap, Prompt
 
+MANY_OBJECTS = 20
+"""More objects than this in a first mask are more often a spoilt mask (soft edges, a picture) than a crowd."""
+
 
 class ClipPrompts:
     """Prompts of one clip, found on the fly.
@@ -66,6 +69,11 @@ class ClipPrompts:
                 self.warnings.append(f"mask of frame {name} holds ids {unlisted} that the clip does not list; left out")
             found &= set(self.clip.object_ids)
         new = sorted(found - self._seen)
+        if not self._seen and len(new) > MANY_OBJECTS:
+            self.warnings.append(
+                f"the first mask, {self.clip.annotations[name]}, holds {len(new)} objects (ids {new[0]} to {new[-1]}); "
+                f"if that is not meant, it may be a picture or have soft edges"
+            )
         self._seen.update(new)
         if self.clip.object_ids is not None and self._seen >= set(self.clip.object_ids):
             self._open.clear()  # every listed object is there: later masks need no reading

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from vos_core.contract import BuildRequest, MethodInfo, Precision
 from vos_core.errors import InterruptError, OutputError, UsageError, WeightsError
@@ -14,6 +14,7 @@ from vos_core.io.atomic import output_error
 from vos_core.run.device import check_precision, choose_device
 from vos_core.run.pool import (
     OnProgress,
+    Progress,
     Scheduler,
     interruptible,
     rank_share,
@@ -28,6 +29,9 @@ from vos_core.run.shards import DoneList
 from vos_core.run.tta import Augmentation
 from vos_core.run.worker import ClipOutcome, Job, OverlayFormat, PaletteChoice
 from vos_core.types import Clip, ClipRecord, RunRecord
+
+WithoutMask = Literal["fail", "skip"]
+"""What becomes of a clip that no mask belongs to: it fails, or it is left out and listed with the reason."""
 
 
 def run_method(
@@ -50,6 +54,7 @@ def run_method(
     overlay: OverlayFormat | None = None,
     soft: Path | None = None,
     palette: PaletteChoice = "davis",
+    without_mask: WithoutMask = "fail",
     on_progress: OnProgress | None = None,
 ) -> RunRecord:
     """Return what running `method` over `clips` cost; with masks in `<output>/<clip>/<frame>.png`, the record in `run.json`.
@@ -77,15 +82,17 @@ def run_method(
         overlay: also write a video with painted objects per clip.
         soft: also write probabilities to this folder.
         palette: colours of mask files: `davis`, `aot`, or `first` to copy each clip's first annotation.
+        without_mask: `skip` leaves clips without any mask out, with the reason in their records; for clips that nobody named.
         on_progress: told when clips begin, advance and end.
 
     Raises:
-        UsageError: wrong arguments, or results of other settings in `output`.
+        UsageError: wrong arguments, results of other settings in `output`, or clips of which none has a mask.
         WeightsError: no usable weights.
         OutputError: `output` cannot be written.
         InterruptError: stopped by Ctrl-C or SIGTERM; finished clips are kept.
     """
     _check_clips(clips, output, soft)
+    skipped = skipped_records(clips, without_mask)
     if processes < 1:
         raise UsageError(f"{processes} processes", expected="1 or more")
     variant = choose_variant(method, variant)
@@ -119,9 +126,12 @@ def run_method(
         "soft": soft is not None,
     }
     run = _Run(shown, output, clips, describe_environment(method, device=request.device), overwrite, rank if world > 1 else None)
-    own = rank_share(clips, rank, world) if world > 1 else list(clips)
-    todo = run.begin(own, resume=resume)
+    run.records.update(skipped)
+    usable = [clip for clip in clips if clip.name not in skipped]
+    todo = run.begin(rank_share(usable, rank, world) if world > 1 else usable, resume=resume)
     progress = on_progress or (lambda event: None)
+    for name, record in skipped.items():
+        progress(Progress(name, "ended", record=record))
     try:
         with interruptible():
             if not todo:
@@ -198,6 +208,22 @@ def choose_weights(method: MethodInfo, variant: str | None, weights: str | None)
             fix="Give --weights FILE, or --weights random for an untrained run" + (f". {error.fix}" if error.fix else ""),
         ) from error
     return ChosenWeights(found.path, {"name": found.name or found.path.name, "sha256": found.sha256, "trained": True})
+
+
+def skipped_records(clips: Sequence[Clip], without_mask: WithoutMask) -> dict[str, ClipRecord]:
+    """Return clip name -> record of the clips to leave out, as `without_mask` says.
+
+    Raises:
+        UsageError: no clip would be left.
+    """
+    bare = [clip.name for clip in clips if not clip.annotations] if without_mask == "skip" else []
+    if bare and len(bare) == len(clips):
+        raise UsageError(
+            f"none of the {len(clips)} clips has a mask, for example {bare[0]}",
+            expected="a mask of the objects to follow, with the stem of a frame",
+        )
+    reason = "it has no mask, so there is nothing to prompt the method with"
+    return {name: ClipRecord(name=name, status="skipped", error=reason) for name in bare}
 
 
 class _Run:
