@@ -113,6 +113,10 @@ class TttConfig(Config):
         shortest = {"tt-mcc": 2, "tt-ent": 2, "tt-ae": 1}[self.ttt_loss]
         if min(self.ttt_sequence_length) < shortest:
             raise ValueError(f"{self.ttt_loss} needs sequences of {shortest} frames or more")
+        if not 0 < self.ttt_scale[0] <= self.ttt_scale[1] <= 1:
+            raise ValueError("ttt_scale needs two shares of the area, the smaller one first, above 0 and up to 1")
+        if not 0 < self.ttt_ratio[0] <= self.ttt_ratio[1]:
+            raise ValueError("ttt_ratio needs two aspects above 0, the smaller one first")
         return self
 
     @property
@@ -159,6 +163,8 @@ def flatten(sections: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     for section, keys in sections.items():
         if section not in SECTIONS:
             raise ConfigError(f"{where}: unknown section '{section}'", expected=f"one of: {', '.join(SECTIONS)}")
+        if not isinstance(keys, Mapping | None):
+            raise ConfigError(f"{where}: section {section} holds a {type(keys).__name__}", expected="a mapping of keys to values")
         for key, value in (keys or {}).items():
             if key.lower() not in SECTIONS[section]:
                 known = ", ".join(name.upper() for name in SECTIONS[section])

@@ -20,7 +20,7 @@ from stcn_ttt.adapt.objective import Sequences, loss_of
 from stcn_ttt.adapt.pseudo import PseudoMasks
 from stcn_ttt.adapt.sequences import SequenceMaker
 from vos_core.contract import FrameReader, Precision
-from vos_core.errors import VosError
+from vos_core.errors import ConfigError, VosError
 from vos_core.training.loop import autocast
 from vos_core.types import Prompt
 
@@ -79,6 +79,7 @@ def adapt_network(
         on_step: told (steps done, steps in all, loss).
 
     Raises:
+        ConfigError: everything that the loss depends on is frozen.
         VosError: the loss is not finite.
     """
     report = AdaptReport()
@@ -87,11 +88,11 @@ def adapt_network(
     if total == 0:
         return report
     if len(frames) - annotated[0] < 2 and config.ttt_loss != "tt-ae":
-        report.skipped = f"clip '{name}' has one frame from its first mask on; {config.ttt_loss} needs two, so it is not adapted"
-        warnings.warn(report.skipped, stacklevel=2)
-        return report
+        return _skipped(report, f"clip '{name}' has one frame from its first mask on; {config.ttt_loss} needs two")
     freeze_layers(network, config.ttt_frozen_layers)
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if not trainable:
+        raise _all_frozen(config)
     masks = PseudoMasks()
     for step in range(config.ttt_number_jump_steps):
         for place, (length, max_jump) in enumerate(config.rounds):
@@ -102,6 +103,9 @@ def adapt_network(
             begin = time.perf_counter()
             rng = np.random.RandomState(zlib.crc32(f"{seed}:{name}:{step}:{place}".encode()))
             maker = SequenceMaker(frames, masks, annotated, config=config, rng=rng, device=device)
+            if not maker.shows_objects:
+                # Weight decay alone would move every weight by a whole step of Adam.
+                return _skipped(report, f"the masks given for clip '{name}' show no object")
             # Moments begin anew at every jump step.
             optimizer = torch.optim.Adam(trainable, lr=config.ttt_lr, weight_decay=1e-7, foreach=True)
             for iteration in range(config.ttt_number_iterations_per_jump_step):
@@ -122,6 +126,19 @@ def adapt_network(
     return report
 
 
+def _skipped(report: AdaptReport, reason: str) -> AdaptReport:
+    report.skipped = f"{reason}, so it is not adapted"
+    warnings.warn(report.skipped, stacklevel=3)
+    return report
+
+
+def _all_frozen(config: TttConfig) -> ConfigError:
+    return ConfigError(
+        f"ttt_frozen_layers {','.join(config.ttt_frozen_layers)} leaves nothing that {config.ttt_loss} could train",
+        fix="Freeze less, or free the norms again with ubn behind it",
+    )
+
+
 def _one_step(
     backbone: Backbone,
     optimizer: torch.optim.Optimizer,
@@ -134,6 +151,8 @@ def _one_step(
     optimizer.zero_grad(set_to_none=True)
     with autocast(precision, device):
         loss = loss_of(backbone, batch, config.ttt_loss, encode_first=config.ttt_encode_first)
+    if not loss.requires_grad:
+        raise _all_frozen(config)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return float(loss.detach())

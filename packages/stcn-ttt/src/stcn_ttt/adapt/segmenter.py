@@ -15,6 +15,7 @@ from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.model import STCN
 from stcn_ttt.segmenter import STCNSegmenter, device_of
 from vos_core.contract import FrameReader, Precision
+from vos_core.errors import UsageError
 from vos_core.types import Prompt
 
 
@@ -53,9 +54,16 @@ class AdaptiveSTCNSegmenter(STCNSegmenter):
         """Adapt to a clip, then segment with the adapted weights until `reset`.
 
         Raises:
+            UsageError: no prompts.
             VosError: a frame cannot be read, or the loss is not finite.
         """
+        if not prompts:
+            raise UsageError("a clip without prompts cannot be adapted to", fix="Give a mask with some frame")
         self.reset()
+        with torch.inference_mode(False), torch.enable_grad():  # whatever the caller's mode is
+            self._adapt(frames, prompts)
+
+    def _adapt(self, frames: FrameReader, prompts: Mapping[int, Sequence[Prompt]]) -> None:
         place = device_of(self.device)
         network = copy.deepcopy(self.offline).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = min(prompts)

@@ -61,20 +61,27 @@ class SequenceMaker:
         self.frames, self.masks, self.config, self.rng, self.device = frames, masks, config, rng, device
         self.begin = annotated[0]
         self.usable = len(frames) - self.begin
-        # A sequence needs a later frame: an annotation of the last frame cannot start one, unless one frame is enough.
-        starts = [index - self.begin for index in annotated if index < len(frames) - 1] or [0]
-        self.starts = starts if len(annotated) > 1 else starts[:1]
+        self.starts = [index - self.begin for index in annotated]
         self.several = len(annotated) > 1
+
+    @property
+    def shows_objects(self) -> bool:
+        """Whether any frame with a given mask has something to follow."""
+        return any(self.masks[self.begin + index].any() for index in self.starts)
 
     def batch(self, count: int, *, length: int, max_jump: int) -> Sequences:
         """Return `count` sequences of `length` frames as one batch; slots are as many as the widest needs."""
         return stack([self.draw(length=length, max_jump=max_jump) for _ in range(count)])
 
     def draw(self, *, length: int, max_jump: int) -> Sequences:
-        """Return one sequence, accepted by the rule of its loss."""
+        """Return one sequence, accepted by the rule of its loss; one frame long if the clip has no other."""
+        # A sequence needs a later frame: an annotation of the last frame cannot start one, unless one frame is enough.
+        starts = [index for index in self.starts if length == 1 or index < self.usable - 1]
+        if not starts:
+            starts, length = self.starts, 1
 
         def propose() -> Choice:
-            first = self.starts[int(self.rng.randint(len(self.starts)))] if self.several else self.starts[0]
+            first = starts[int(self.rng.randint(len(starts)))] if self.several else starts[0]
             drawn = draw_distinct_frames(self.rng, self.usable, first=first, count=length, max_jump=max_jump)
             frames = [self.begin + index for index in drawn]
             labels = labels_of(self.masks[frames[0]]) - {0}
@@ -166,7 +173,11 @@ def label_tensors(
         shown = ordered.index(target) + 1 if compat and not several and target in ordered else target
         plane[slot] = labels == shown
         classes[labels == target] = slot + 1
-    whole = plane.sum(0) if several else (labels > 0).astype(np.float32)
+    if several:
+        whole = plane.sum(0)
+    else:
+        counted = np.isin(labels, range(1, len(ordered) + 1)) if compat else labels > 0
+        whole = counted.astype(np.float32)
     others = whole - plane
     if len(targets) == 1:
         others[1] = plane[0]  # the empty second slot sees the object as the other one

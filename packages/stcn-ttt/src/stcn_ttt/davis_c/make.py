@@ -16,7 +16,7 @@ from stcn_ttt.davis_c import pixel, stylised, temporal
 from stcn_ttt.davis_c.pixel import Picture
 from vos_core.errors import FrameError, UsageError
 from vos_core.io.atomic import write_bytes, write_json
-from vos_core.io.frames import ImageFolder
+from vos_core.io.frames import ImageFolder, read_image
 from vos_core.types import Clip
 
 STRENGTHS = ("low", "med", "high")
@@ -93,12 +93,17 @@ def make_davis_c(
     settings; others are refused.
 
     Raises:
-        UsageError: unknown names, styles without a style transfer, or an output made with other settings.
+        UsageError: unknown names, styles without a style transfer, clips that are video files, or an output made with other
+            settings.
+        FrameError: a frame or style picture that cannot be read.
         MissingExtraError: a corruption needs a package that is not installed; raised before anything is written.
     """
     _check_names(corruptions, CORRUPTIONS, "corruption")
     _check_names(strengths, STRENGTHS, "strength")
     check_needs(corruptions, settings)
+    for clip in clips:
+        if not clip.frames:
+            raise UsageError(f"clip '{clip.name}' has no image files", expected="folders of frames", fix="Extract its frames")
     _remember(output, settings)
     jobs = [
         Job(clip, corruption, strength, output / strength / corruption / clip.name, settings)
@@ -130,6 +135,8 @@ def check_needs(corruptions: Sequence[str], settings: Settings) -> None:
         )
     if wanted and settings.stylise is not None:
         stylised.load_stylise(settings.stylise)
+        for path in settings.style_pictures:
+            read_image(path)
 
 
 def run_job(job: Job) -> int:
@@ -188,8 +195,8 @@ def _corrupted(job: Job, strength: int, index: int, frame: Picture) -> Picture:
         return _RANDOM[job.corruption](frame, strength, np.random.RandomState(seed))
     assert job.settings.stylise is not None  # check_needs saw to it
     path = job.settings.style_pictures[STYLES.index(job.corruption)]
-    (picture,) = ImageFolder([path])
-    return stylised.style(frame, strength, picture=picture.rgb, stylise=stylised.load_stylise(job.settings.stylise))
+    picture = read_image(path)
+    return stylised.style(frame, strength, picture=picture, stylise=stylised.load_stylise(job.settings.stylise))
 
 
 def _frames(clip: Clip) -> Iterator[Picture]:
@@ -212,7 +219,10 @@ def _remember(output: Path, settings: Settings) -> None:
     }
     path = output / "davis_c.json"
     if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read ({error})", fix="Choose another output folder") from error
         if before != now:
             raise UsageError(
                 f"{output} was made with other settings ({before})", fix="Repeat them or choose another output folder"

@@ -48,9 +48,11 @@ def load_stylise(name: str) -> Stylise:
     module, _, function = name.partition(":")
     try:
         found: Stylise = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+        if not callable(found):
+            raise TypeError(f"a {type(found).__name__} is no function")
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise UsageError(
-            f"style transfer '{name}' cannot be imported ({error})",
+            f"style transfer '{name}' cannot be used ({error})",
             expected="module:function, taking (content, style) as RGB arrays",
         ) from error
     return found

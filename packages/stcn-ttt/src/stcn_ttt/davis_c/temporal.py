@@ -54,7 +54,7 @@ def compress(frames: list[Picture], strength: int, *, where: Path) -> list[bytes
     second = _coded(_encode(first, "libx265", {"crf": str(CRF[strength]), "x265-params": "log-level=none"}, width, height))
     if len(second) != len(frames):
         raise FrameError(f"{where}: {len(second)} frames came back from the coder", expected=f"{len(frames)}")
-    return [_jpeg(frame) for frame in second]
+    return [_jpeg(np.ascontiguousarray(frame[:height, :width])) for frame in second]
 
 
 def pyav() -> Any:
