@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from vos_core.cli.clips import Selection, select_clips
 from vos_core.cli.compare import grouped, pairs
 from vos_core.cli.compare_run import compare, parse_methods
+from vos_core.cli.printing import print_outcomes
 from vos_core.config import Config, build_config, read_yaml
 from vos_core.contract import discover
 from vos_core.data.synthetic import GENERATOR_VERSION
@@ -132,9 +133,7 @@ def command(
         rows = comparison_rows(records)
         click.echo(f"{name}\n{text_table(rows)}\n")
         click.echo(f"Record: {target / name / 'record.json'}\nPage:   {target / name / 'page.html'}", err=True)
-        for clip in records[0].clips:
-            if clip.status == "skipped":
-                click.echo(f"Skipped: clip '{clip.name}': {clip.error}", err=True)
+        print_outcomes(records)
         failed += sum(row.clips_failed for row in rows)
         ran += 1
     if not ran:

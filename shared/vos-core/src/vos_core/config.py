@@ -73,18 +73,19 @@ def build_config(kind: type[C], *layers: Mapping[str, Any], base: C | None = Non
     """
     values: dict[str, Any] = base.model_dump() if base is not None else {}
     for layer in layers:
-        values = _merge(values, layer)
+        values = merge(values, layer)
     try:
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(kind, item) for item in error.errors())) from error
 
 
-def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `under` with `over` on top; groups of values are merged, not replaced."""
     merged = dict(under)
     for key, value in over.items():
         old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 
 

@@ -87,9 +87,10 @@ def test_a_broken_clip_fails_alone_with_exit_1(clips, tmp_path):
     copy = tmp_path / "clips"
     write_folder(copy, ClipPlan(clips=2, frames=6, height=64, width=96, objects=2, scenarios=("motion",), seed=1))
     (copy / "JPEGImages" / "motion-001" / "00003.jpg").write_bytes(b"torn")
-    result = vos("compare", "--methods", "copy", "--clips", copy, "-o", tmp_path / "out")
+    result = vos("compare", "--methods", "copy,flow", "--clips", copy, "-o", tmp_path / "out")
     assert result.exit_code == 1
     assert "Failed: copy, clip 'motion-001'" in result.output
+    assert "Failed: flow, clip 'motion-001'" in result.output
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert (record["table"][0]["clips_done"], record["table"][0]["clips_failed"]) == (1, 1)
     assert list(record["runs"][0]["scores"]["unscored"]) == ["motion-001"]

@@ -49,7 +49,7 @@ def test_davis_finds_flat_and_split_roots_and_writes_the_official_files(below: s
     found = run("davis", "--davis-path", tmp_path / "DAVIS", "--results-path", results, "-n", 1)
     assert found.exit_code == 0, found.output
     assert "mean over 4 objects of 2 videos" in found.stdout
-    assert "wrote" in found.stderr
+    assert "Written: " in found.stderr
     header, line = (results / "global_results-val.csv").read_text().splitlines()
     assert header == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
     rows = (results / "per-sequence_results-val.csv").read_text().splitlines()

@@ -40,7 +40,7 @@ def make_clip(tmp_path: Path) -> MakeClip:
             for column, (object_id, birth) in enumerate(births.items()):
                 if index >= birth:
                     x, y = 4 + 14 * column, 4 + index % (size[0] - 16)
-                    picture[y : y + 10, x : x + 10] = (200, 60 + 20 * column, 250 - 30 * column)
+                    picture[y : y + 10, x : x + 10] = (200, (60 + 20 * column) % 256, (250 - 30 * column) % 256)
                     labels[y : y + 10, x : x + 10] = object_id
             cv2.imwrite(str(images / f"{index:05d}.jpg"), picture)
             if index in (annotated if annotated is not None else sorted(set(births.values()))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from vos_core.cli.clips import select_clips
 from vos_core.cli.options import clip_options, device_options, json_option
+from vos_core.cli.printing import print_json, print_outcomes
 from vos_core.config import parse_assignments
 from vos_core.errors import UsageError
 
@@ -79,16 +79,11 @@ def command(
         on_method=lambda name: click.echo(f"Running {name} over {len(chosen)} clips", err=True),
     )
     rows = comparison_rows(records)
-    click.echo(json.dumps(comparison_record(records, title=title), indent=2) if as_json else text_table(rows))
-    for record in records:
-        for clip in record.clips:
-            if clip.status == "failed":
-                click.echo(f"Failed: {record.method}, clip '{clip.name}': {clip.error}", err=True)
-    for clip in records[0].clips:
-        if clip.status == "skipped":
-            click.echo(f"Skipped: clip '{clip.name}': {clip.error}", err=True)
-    for fault in selection.faults:
-        click.echo(f"Left out: {fault}", err=True)
+    if as_json:
+        print_json(comparison_record(records, title=title))
+    else:
+        click.echo(text_table(rows))
+    print_outcomes(records, selection.faults)
     click.echo(f"Page: {output / 'page.html'}", err=True)
     click.get_current_context().exit(1 if selection.faults or any(row.clips_failed for row in rows) else 0)
 

@@ -8,9 +8,9 @@ from vos_core.cli.main import LazyGroup
 
 COMMANDS = {
     "check": ("vos_core.cli.data_check", "List what is missing or malformed in a data set, with a fix for each."),
-    "davis-480-880": ("vos_core.cli.data_davis_480_880", "Resize DAVIS to 880x480 as label propagation results use it."),
+    "davis-480-880": ("vos_core.cli.data_davis_480_880", "Write DAVIS resized to 880x480, as label propagation results use it."),
     "lvos-convert": ("vos_core.cli.data_lvos_convert", "Write masks that show each object in its first frame only."),
-    "ytvos-480p": ("vos_core.cli.data_ytvos_480p", "Resize YouTube-VOS training data to a short side of 480."),
+    "ytvos-480p": ("vos_core.cli.data_ytvos_480p", "Write YouTube-VOS training data with a short side of 480."),
     "synth": ("vos_core.cli.data_synth", "Generate clips with exact ground truth."),
 }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from vos_core.cli.options import json_option
+from vos_core.cli.printing import print_json
+from vos_core.cli.progress import CountBar
 
 
 @click.command("davis-480-880")
@@ -14,7 +17,7 @@ import click
 @click.option("--height", type=click.IntRange(min=1), default=480, show_default=True, help="Pixels.")
 @click.option("--width", type=click.IntRange(min=1), default=880, show_default=True, help="Pixels.")
 @click.option("-n", "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that convert.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@json_option
 def command(root: Path, output: Path, height: int, width: int, processes: int, as_json: bool) -> None:
     """Write the DAVIS tree at ROOT to OUTPUT with frames and masks resized by nearest neighbour, JPEG quality 75.
 
@@ -22,18 +25,11 @@ def command(root: Path, output: Path, height: int, width: int, processes: int, a
 
     Example: vos data davis-480-880 /data/DAVIS /data/DAVIS_480_880 -n 8
     """
-    from tqdm import tqdm
-
     from vos_core.data.convert import davis_480_880
 
-    with tqdm(unit="folder", disable=None) as bar:
-
-        def progress(count: int, total: int) -> None:
-            bar.total = total
-            bar.update(count - bar.n)
-
-        done = davis_480_880(root, output, height=height, width=width, processes=processes, on_done=progress)
+    with CountBar("folder") as bar:
+        done = davis_480_880(root, output, height=height, width=width, processes=processes, on_done=bar.reach)
     if as_json:
-        click.echo(json.dumps({"output": str(output), "written": done.written, "kept": done.kept}))
+        print_json({"output": str(output), "written": done.written, "kept": done.kept})
     else:
         click.echo(f"{output}: {done.written} files written, {done.kept} were there")

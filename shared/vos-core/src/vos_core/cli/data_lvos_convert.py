@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from vos_core.cli.options import json_option
+from vos_core.cli.printing import print_json
+from vos_core.cli.progress import CountBar
 
 
 @click.command("lvos-convert")
 @click.argument("root", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--output", default="Annotations_convert", show_default=True, help="Name of the folder beside Annotations.")
 @click.option("-n", "--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Processes that convert.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+@json_option
 def command(root: Path, output: str, processes: int, as_json: bool) -> None:
     """Write the masks of the LVOS split at ROOT so that each object shows only in the frame where it enters.
 
@@ -20,18 +23,11 @@ def command(root: Path, output: str, processes: int, as_json: bool) -> None:
 
     Example: vos data lvos-convert /data/LVOS/valid
     """
-    from tqdm import tqdm
-
     from vos_core.data.convert import lvos_convert
 
-    with tqdm(unit="video", disable=None) as bar:
-
-        def progress(count: int, total: int) -> None:
-            bar.total = total
-            bar.update(count - bar.n)
-
-        done = lvos_convert(root, output=output, processes=processes, on_done=progress)
+    with CountBar("video") as bar:
+        done = lvos_convert(root, output=output, processes=processes, on_done=bar.reach)
     if as_json:
-        click.echo(json.dumps({"output": output, "written": done.written, "kept": done.kept}))
+        print_json({"output": output, "written": done.written, "kept": done.kept})
     else:
         click.echo(f"{output}: {done.written} masks written, {done.kept} were there or show nothing new")

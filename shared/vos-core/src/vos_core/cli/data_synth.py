@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
+from vos_core.cli.options import json_option
+from vos_core.cli.printing import print_json
+from vos_core.cli.progress import CountBar
 from vos_core.data.synthetic import SCENARIOS
 from vos_core.data.synthetic_write import ClipPlan, Layout, write_clips
 from vos_core.errors import UsageError
@@ -27,7 +29,7 @@ from vos_core.errors import UsageError
     help="What happens; repeat it to take turns, `all` takes each in turn.",
 )  # fmt: skip
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Clip i is drawn from seed + i.")
-@click.option("--json", "as_json", is_flag=True, help="Print the names as JSON.")
+@json_option
 def command(
     out: Path,
     layout: Layout,
@@ -45,22 +47,16 @@ def command(
 
     Example: vos data synth clips --clips 8 --frames 48 --size 480x854 --objects 3 --scenario all
     """
-    from tqdm import tqdm
-
     chosen = tuple(SCENARIOS) if "all" in scenarios else scenarios
     height, width = parse_size(size)
     plan = ClipPlan(clips=clips, frames=frames, height=height, width=width, objects=objects, scenarios=chosen, seed=seed)
-    with tqdm(total=clips, unit="clip", disable=None) as bar:
-        names = write_clips(out, plan, layout=layout, on_clip=lambda _: _advance(bar))
+    with CountBar("clip", total=clips) as bar:
+        names = write_clips(out, plan, layout=layout, on_clip=lambda _: bar.advance())
     if as_json:
-        click.echo(json.dumps({"root": str(out), "layout": layout, "clips": list(names)}))
+        print_json({"root": str(out), "layout": layout, "clips": list(names)})
     else:
         for name in names:
             click.echo(name)
-
-
-def _advance(bar: Any) -> None:
-    bar.update()
 
 
 def parse_size(text: str) -> tuple[int, int]:

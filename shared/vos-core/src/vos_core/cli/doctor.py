@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import tempfile
 import time
@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from vos_core.cli.options import json_option
+from vos_core.cli.printing import print_json
 
 
 @click.command("doctor")
@@ -25,7 +26,7 @@ def command(as_json: bool) -> None:
     """
     report = examine()
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
         return
     for section, values in report.items():
         click.echo(f"{section}:")
@@ -51,8 +52,6 @@ def examine() -> dict[str, dict[str, Any]]:
 
 
 def _memory() -> dict[str, str]:
-    import os
-
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):  # not known on this system
@@ -147,6 +146,9 @@ def _ops() -> dict[str, str]:
                 square, features, image = square.cpu(), features.cpu(), image.cpu()
             else:
                 square, features, image = square.to(device), features.to(device), image.to(device)
+            if backend == "triton" and device == "cpu" and not os.environ.get("TRITON_INTERPRET"):
+                found[f"{op} {backend}"] = "no: needs a CUDA device"
+                continue
             with use_backends(f"{op}={backend}"):
                 try:
                     tries[op]()

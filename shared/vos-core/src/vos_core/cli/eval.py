@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from vos_core.cli.eval_output import Output, run
+from vos_core.cli.options import json_option, processes_option
 from vos_core.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,9 +19,12 @@ FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 def _common(function: F) -> F:
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print scores as one JSON object on stdout."),
+        json_option,
         click.option(
-            "--output", type=click.Path(path_type=Path), help="Folder for the tables and results.json [default: the results]."
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path),
+            help="Folder for tables and results.json [default: the results].",
         ),
         click.option(
             "--missing",
@@ -37,10 +41,6 @@ def _common(function: F) -> F:
     ):
         function = option(function)
     return function
-
-
-def _processes(*names: str) -> Callable[[F], F]:
-    return click.option(*names, "processes", type=click.IntRange(1), help="Worker processes [default: the number of CPUs].")
 
 
 LEGACY_DECAY = click.option(
@@ -78,7 +78,7 @@ def command() -> None:
 @click.option(
     "--format", "formats", default="csv,json", show_default=True, help="Files to write: csv, json, txt (the server's scores.txt)."
 )
-@_processes("-n", "--processes")
+@processes_option
 @LEGACY_DECAY
 @_common
 def davis(
@@ -122,7 +122,7 @@ def davis(
 @command.command()
 @click.option("-g", "--gt", "truth", type=FOLDER, required=True, help="Ground truth: one sub-folder of PNG masks per video.")
 @click.option("-m", "--mask", "prediction", type=FOLDER, required=True, help="Results: the same sub-folders.")
-@_processes("-n", "--processes")
+@processes_option
 @click.option("-s", "--strict", is_flag=True, help="Both sides must hold the same videos; else the common ones are scored.")
 @click.option("-d", "--do-not-skip-first-and-last-frame", "all_frames", is_flag=True, help="Score the first and last frame too.")
 @click.option("--binary", is_flag=True, help="Merge all objects on both sides; for 0/255 masks.")
@@ -148,7 +148,7 @@ def folder(
 @click.option(
     "--pred_root", "--pred-root", type=FOLDER, required=True, help="Results in the same layout; further frames are ignored."
 )
-@_processes("-n", "--processes")
+@processes_option
 @click.option("-s", "--strict", is_flag=True, help="Both sides must hold the same videos; else the common ones are scored.")
 @click.option("-d", "--do-not-skip-first-and-last-frame", "all_frames", is_flag=True, help="Score the first and last frame too.")
 @_common
@@ -174,7 +174,10 @@ def sav(gt_root: Path, pred_root: Path, processes: int | None, strict: bool, all
     "--task", type=click.Choice(["semi", "unsup_single", "unsup_multiple"]), default="semi", show_default=True, help="Protocol."
 )
 @click.option("--unseen", type=FILE, help="List of the videos of unseen categories [default: unseen_videos.txt of the data set].")
-@_processes("--mp_nums", "--mp-nums", "-n", "--processes")
+@click.option(
+    "-n", "--processes", "--mp_nums", "--mp-nums", "processes", type=click.IntRange(1),
+    help="Workers at a time [default: the number of CPUs].",
+)  # fmt: skip
 @click.option(
     "--legacy-range", is_flag=True, help="Unsupervised: divide by a frame that was not scored, as the official tool does."
 )
@@ -217,7 +220,7 @@ def lvos(
     "--results_path", "--results-path", type=FOLDER, required=True, help="Folder with one sub-folder of masks per sequence."
 )
 @click.option("--set", "split", default="val", show_default=True, help="Name of the sequence list.")
-@_processes("-n", "--processes")
+@processes_option
 @LEGACY_DECAY
 @_common
 def vost(dataset_path: Path, results_path: Path, split: str, processes: int | None, legacy_decay: bool, **common: Any) -> None:
@@ -237,7 +240,7 @@ def vost(dataset_path: Path, results_path: Path, split: str, processes: int | No
 @click.option("--meta", type=FILE, required=True, help="MOSEv2's scoring meta file: lengths and objects of all videos.")
 @click.option("--ann", type=FOLDER, required=True, help="Annotations: one sub-folder of PNG masks per video.")
 @click.option("--pred", type=FOLDER, required=True, help="Results, or a folder that holds only the results' folder.")
-@_processes("-n", "--processes")
+@processes_option
 @_common
 def mosev2(meta: Path, ann: Path, pred: Path, processes: int | None, **common: Any) -> None:
     """Score MOSEv2 results: J, adaptive F, disappearance and reappearance.
@@ -256,7 +259,7 @@ def mosev2(meta: Path, ann: Path, pred: Path, processes: int | None, **common: A
 @click.option("--pred", type=FOLDER, required=True, help="Results: the same sub-folders.")
 @click.option("--groups", type=FILE, required=True, help='JSON: {video: {id: "seen"|"unseen"}} or {"unseen": [category, ...]}.')
 @click.option("--meta", type=FILE, help="YouTube-VOS's meta.json: categories and first frames of the objects.")
-@_processes("-n", "--processes")
+@processes_option
 @_common
 def ytvos(gt: Path, pred: Path, groups: Path, meta: Path | None, processes: int | None, **common: Any) -> None:
     """Score YouTube-VOS results against local masks, seen and unseen categories apart.
@@ -274,7 +277,7 @@ def ytvos(gt: Path, pred: Path, groups: Path, meta: Path | None, processes: int 
 @command.command()
 @click.option("--gt", type=FOLDER, required=True, help="Annotations: one sub-folder of PNG masks per video; 255 is void.")
 @click.option("--pred", type=FOLDER, required=True, help="Results: the same sub-folders, any number of tracks.")
-@_processes("-n", "--processes")
+@processes_option
 @click.option("-s", "--strict", is_flag=True, help="Both sides must hold the same videos; else the common ones are scored.")
 @LEGACY_DECAY
 @_common

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from vos_core.cli.printing import print_json
+from vos_core.cli.progress import CountBar
+
 if TYPE_CHECKING:
     from vos_core.metrics.evaluate import Evaluation
-    from vos_core.metrics.scores import ScoringProtocol, VideoScores
+    from vos_core.metrics.scores import ScoringProtocol
     from vos_core.metrics.source import VideoJob
 
 
@@ -44,16 +45,11 @@ def run(
     """Score the videos, write the files and print the result."""
     from vos_core.metrics.evaluate import RESULTS, evaluate_videos, write_results
 
-    with click.progressbar(length=len(jobs), label="Scoring videos", file=sys.stderr) as bar:
-
-        def progress(video: VideoScores) -> None:
-            bar.update(1, None)
-
-        evaluation = evaluate_videos(
-            protocol, jobs, processes=processes, progress=progress, reuse=output.folder / RESULTS if output.reuse else None
-        )
+    reuse = output.folder / RESULTS if output.reuse else None
+    with CountBar("video", total=len(jobs)) as bar:
+        evaluation = evaluate_videos(protocol, jobs, processes=processes, progress=lambda video: bar.advance(), reuse=reuse)
     for warning in (*warnings, *evaluation.warnings):
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"Warning: {warning}.", err=True)
     tables = list(evaluation.tables) if "csv" in output.kinds else []
     paths = write_results(evaluation, output.folder, tables=tables, record="json" in output.kinds)
     if "txt" in output.kinds:
@@ -63,10 +59,10 @@ def run(
         paths.append(output.folder / "scores.txt")
         write_text(paths[-1], server_scores_text(evaluation.scores))
     if output.as_json:
-        click.echo(json.dumps(_summary(evaluation, paths)))
+        print_json(_summary(evaluation, paths))
         return
     click.echo(text_table(evaluation))
-    click.echo("wrote " + ", ".join(str(path) for path in paths), err=True)
+    click.echo("Written: " + ", ".join(str(path) for path in paths), err=True)
 
 
 def text_table(evaluation: Evaluation) -> str:

@@ -63,7 +63,7 @@ class LazyGroup(click.Group):
 class _Failure(click.ClickException):
     def __init__(self, error: VosError) -> None:
         super().__init__(str(error))
-        self.exit_code = error.exit_code
+        self.exit_code = error.exit_code  # type: ignore[misc] # declared for the class, read from the instance
 
 
 @click.group(cls=LazyGroup, commands_table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})

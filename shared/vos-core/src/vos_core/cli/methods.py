@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from vos_core.cli.options import json_option
+from vos_core.cli.printing import print_json
 from vos_core.contract import MethodInfo
 
 
@@ -23,11 +23,14 @@ def command(name: str | None, as_json: bool) -> None:
 
     if name is not None:
         method = get_method(name)
-        click.echo(json.dumps(describe(method), indent=2) if as_json else format_method(method))
+        if as_json:
+            print_json(describe(method))
+        else:
+            click.echo(format_method(method))
         return
     methods = discover()
     if as_json:
-        click.echo(json.dumps([describe(method) for method in methods.values()], indent=2))
+        print_json([describe(method) for method in methods.values()])
         return
     width = max(map(len, methods), default=0)
     for method in methods.values():
@@ -57,8 +60,12 @@ def format_method(method: MethodInfo) -> str:
         lines.append("  adapts to each clip before it starts")
     if method.variants:
         lines.append(f"  variants: {', '.join(method.variants)} (first = default)")
+    variants: dict[tuple[str, ...], list[str]] = {}  # many variants share their weights
     for variant, names in method.weights.items():
-        lines.append(f"  weights{f' of {variant}' if variant else ''}: {', '.join(names) or 'none released'}")
+        variants.setdefault(tuple(names), []).append(variant)
+    for names, having in variants.items():
+        of = f" of {', '.join(having)}" if any(having) and len(variants) > 1 else ""
+        lines.append(f"  weights{of}: {', '.join(names) or 'none released'}")
     if method.options:
         lines.append("  options (--set NAME=VALUE):")
         width = max(map(len, method.options))

@@ -28,6 +28,13 @@ def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object on stdout.")(function)
 
 
+def processes_option(function: F) -> F:
+    """Add `-n/--processes` with the number of CPUs as default (None)."""
+    return click.option("-n", "--processes", type=click.IntRange(1), help="Workers at a time [default: the number of CPUs].")(
+        function
+    )
+
+
 def device_options(function: F) -> F:
     """Add `--device`, `--precision`, `--threads` and `--seed`."""
     seed = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
@@ -43,7 +50,7 @@ def compute_options(function: F) -> F:
             type=click.Choice(["fp32", "bf16", "fp16"]),
             default="fp32",
             show_default=True,
-            help="fp32 is exact; bf16 is faster on GPUs and recent CPUs.",
+            help="fp32 is exact; bf16 is much faster on GPUs and on recent CPUs; fp16 is for GPUs.",
         ),
         click.option("--threads", type=click.IntRange(1), help="CPU threads for computing [default: the libraries' choice]."),
     )(function)
@@ -76,7 +83,7 @@ def clip_options(function: F) -> F:
     """Add the three ways to name clips: `--clips`, `--layout --root --split`, `--video --mask`; and `--only`."""
     return _stack(
         click.option("--clips", type=click.Path(path_type=Path), help="Folder of clips: JPEGImages and Annotations."),
-        click.option("--layout", metavar="NAME", help="Data set layout, such as davis2017; see: vos data --help."),
+        click.option("--layout", metavar="NAME", help="Data set layout, such as davis; see: vos data check --help."),
         click.option("--root", type=click.Path(path_type=Path), help="Root folder of the data set (with --layout)."),
         click.option("--split", metavar="NAME", help="Split of the data set (with --layout)."),
         click.option("--video", type=click.Path(path_type=Path), help="Video file or folder of frames (with --mask)."),
@@ -91,7 +98,7 @@ def output_options(function: F) -> F:
         click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for masks and run.json."),
         click.option("--resume/--no-resume", default=True, show_default=True, help="Keep clips that are done, or run all again."),
         click.option("--overwrite", is_flag=True, help="Replace masks in --output that other settings made."),
-        click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes."),
+        click.option("-n", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes."),
         click.option(
             "--scheduler",
             type=click.Choice(["local", "ray"]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import click
+
+from vos_core.cli.options import json_option, processes_option
+from vos_core.cli.printing import print_json, problems_json
+from vos_core.cli.progress import CountBar
 
 _DATASETS = (
     "davis", "youtube-vos-2018", "youtube-vos-2019", "mose-v1", "mose-v2", "lvos-v1", "lvos-v2", "vost", "sav",
@@ -18,11 +21,11 @@ _DATASETS = (
 @click.argument("results", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("archive", metavar="ZIP", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--root", type=click.Path(path_type=Path, exists=True, file_okay=False), help="The data set, to check against.")
-@click.option("--split", help="Split of the data set.  [default: the server's usual one]")
-@click.option("-n", "--workers", type=click.IntRange(min=1), default=None, help="Threads that read masks.  [default: CPU count]")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--split", help="Split of the data set [default: the server's usual one].")
+@processes_option
+@json_option
 def command(
-    dataset: str, results: Path, archive: Path, root: Path | None, split: str | None, workers: int | None, as_json: bool
+    dataset: str, results: Path, archive: Path, root: Path | None, split: str | None, processes: int | None, as_json: bool
 ) -> None:
     """Check the masks in RESULTS and build the ZIP that the server of DATASET takes.
 
@@ -31,21 +34,17 @@ def command(
 
     Example: vos pack davis out/davis-test-dev davis.zip --root DAVIS --split test-dev
     """
-    from tqdm import tqdm
-
     from vos_core.data.pack import pack
 
-    with tqdm(unit="clip", disable=None) as bar:
-
-        def progress(name: str, total: int) -> None:
-            bar.total = total
-            bar.update()
-
-        report = pack(dataset, results, archive, root=root, split=split, workers=workers or os.cpu_count() or 1, on_clip=progress)
+    workers = processes or os.cpu_count() or 1
+    with CountBar("clip") as bar:
+        report = pack(
+            dataset, results, archive, root=root, split=split, workers=workers, on_clip=lambda name, total: bar.advance(total)
+        )
     if as_json:
-        problems = [{"path": str(p.path), "found": p.found, "fix": p.fix, "level": p.level} for p in report.problems]
         counts = {"clips": report.clips, "masks": report.masks, "left_out": report.left_out}
-        click.echo(json.dumps({"archive": str(report.archive) if report.archive else None, **counts, "problems": problems}))
+        archived = str(report.archive) if report.archive else None
+        print_json({"archive": archived, **counts, "problems": problems_json(report.problems)})
     else:
         for problem in report.problems:
             click.echo(f"{problem.level}: {problem}", err=problem.level != "error")

@@ -1,15 +1,17 @@
-"""The progress bar of a run: frames over all clips, on stderr, silent when stderr is no terminal."""
+"""Progress bars on stderr: frames of a run over all clips, and plain counts."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from vos_core.run.pool import Progress
-from vos_core.types import Clip
+if TYPE_CHECKING:
+    from vos_core.run.pool import Progress
+    from vos_core.types import Clip
 
 
 class ProgressBar:
@@ -41,6 +43,36 @@ class ProgressBar:
         self._bar.set_description(f"{event.clip} ({self._ended}/{len(self._lengths)} clips)", refresh=False)
 
     def __enter__(self) -> ProgressBar:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.close()
+
+
+class CountBar:
+    """Counts things done; use as a context manager. Silent when stderr is no terminal.
+
+    Args:
+        unit: what is counted.
+        total: how many there are, if known from the start.
+    """
+
+    def __init__(self, unit: str, *, total: int | None = None) -> None:
+        self._count = 0
+        self._bar = tqdm(total=total, unit=unit, file=sys.stderr, disable=None, dynamic_ncols=True)
+
+    def advance(self, total: int | None = None) -> None:
+        """Count one more, of `total` if that is known now."""
+        self.reach(self._count + 1, total)
+
+    def reach(self, count: int, total: int | None = None) -> None:
+        """Show that `count` are done, of `total` if that is known now."""
+        if total is not None:
+            self._bar.total = total
+        self._bar.update(count - self._count)
+        self._count = count
+
+    def __enter__(self) -> CountBar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from vos_core.cli.clips import select_clips
 from vos_core.cli.options import clip_options, json_option
+from vos_core.cli.printing import print_json
 
 
 @click.command("report")
@@ -41,5 +41,8 @@ def command(runs: tuple[Path, ...], output: Path, title: str, as_json: bool, **c
         records = [score_run(record, clips) for record in records]
     write_page(records, output, title=title, clips=clips)
     rows = comparison_rows(records)
-    click.echo(json.dumps(comparison_record(records, title=title), indent=2) if as_json else text_table(rows))
+    if as_json:
+        print_json(comparison_record(records, title=title))
+    else:
+        click.echo(text_table(rows))
     click.echo(f"Page: {output}", err=True)

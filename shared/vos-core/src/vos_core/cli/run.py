@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import click
 
 from vos_core.cli.clips import Selection, select_clips
 from vos_core.cli.options import parse_scales, run_options
-from vos_core.config import parse_assignments, read_yaml
+from vos_core.cli.printing import print_json, print_outcomes
+from vos_core.config import merge, parse_assignments, read_yaml
 from vos_core.contract import MethodInfo
 from vos_core.types import ClipRecord, RunRecord
 
@@ -109,16 +109,13 @@ def execute(
             without_mask=chosen.without_mask,
             on_progress=bar.update,
         )
-    click.echo(json.dumps(asdict(record), indent=2) if as_json else format_table(record))
+    if as_json:
+        print_json(asdict(record))
+    else:
+        click.echo(format_table(record))
     if not record.weights["trained"]:
         click.echo("Untrained weights (--weights random): these masks test the machinery and are no result.", err=True)
-    for clip in record.clips:
-        for warning in clip.warnings:
-            click.echo(f"Warning: clip '{clip.name}': {warning}.", err=True)
-        if clip.error:
-            click.echo(f"{clip.status.capitalize()}: clip '{clip.name}': {clip.error}", err=True)
-    for fault in chosen.faults:
-        click.echo(f"Failed: {fault}", err=True)
+    print_outcomes([record], chosen.faults)
     failed = [clip.name for clip in record.clips if clip.status == "failed"]
     if failed:
         click.echo(f"{len(failed)} of {len(record.clips)} clips failed: {', '.join(failed)}", err=True)
@@ -142,25 +139,15 @@ def choose_ops(text: str | None) -> None:
 
 def merge_options(config_file: Path | None, assignments: Sequence[str]) -> dict[str, Any]:
     """Return the method options of a YAML file with `key=value` assignments on top; groups of values are merged."""
-    options: dict[str, Any] = read_yaml(config_file) if config_file is not None else {}
-    _merge_into(options, parse_assignments(assignments))
-    return options
-
-
-def _merge_into(under: dict[str, Any], over: dict[str, Any]) -> None:
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(under.get(key), dict):
-            _merge_into(under[key], value)
-        else:
-            under[key] = value
+    return merge(read_yaml(config_file) if config_file is not None else {}, parse_assignments(assignments))
 
 
 def format_table(record: RunRecord) -> str:
     """Return one aligned line per clip and a line of totals."""
+    from vos_core.report.columns import aligned
+
     header = ("clip", "status", "frames", "objects", "size", "frames/s", "peak MiB", "state MiB")
-    rows = [header, *(_row(clip) for clip in record.clips)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    lines = ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
+    lines = aligned([header, *(_row(clip) for clip in record.clips)], names=2)
     steps = [seconds for clip in record.clips for seconds in clip.step_seconds]
     count = Counter(clip.status for clip in record.clips)
     skipped = f", {count['skipped']} skipped" if count["skipped"] else ""
@@ -169,11 +156,6 @@ def format_table(record: RunRecord) -> str:
         f"{count['done']} of {len(record.clips)} clips done{skipped}, {len(steps)} frames{speed}; masks in {record.output}"
     )
     return "\n".join(lines)
-
-
-def _aligned(row: tuple[str, ...], widths: Sequence[int]) -> Iterator[str]:
-    for column, (cell, width) in enumerate(zip(row, widths, strict=True)):
-        yield cell.ljust(width) if column < 2 else cell.rjust(width)  # names to the left, numbers to the right
 
 
 def _row(clip: ClipRecord) -> tuple[str, ...]:

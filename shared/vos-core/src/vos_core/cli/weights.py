@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vos_core import weights
+from vos_core.cli.options import json_option
+from vos_core.cli.printing import print_json
 from vos_core.errors import UsageError, VosError, WeightsError
 
 if TYPE_CHECKING:
     import torch
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
-
-@click.group()
+@click.group("weights")
 def command() -> None:
     """List, download, check and convert checkpoints.
 
@@ -29,7 +28,7 @@ def command() -> None:
 
 @command.command("list")
 @click.option("--method", metavar="NAME", help="Only this method's weights.")
-@_json
+@json_option
 def list_command(method: str | None, as_json: bool) -> None:
     """Print the registered weights and whether they are here.
 
@@ -37,7 +36,7 @@ def list_command(method: str | None, as_json: bool) -> None:
     """
     rows = [_row(entry) for entry in weights.entries(method)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     if not rows:
         click.echo(f"No weights are registered{f' for method {method}' if method else ''}.", err=True)
@@ -56,7 +55,7 @@ def list_command(method: str | None, as_json: bool) -> None:
 @command.command("download")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Fetch again and accept that the file changed since its first download.")
-@_json
+@json_option
 def download_command(names: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Download weights into the cache folder, check them and print where they are.
 
@@ -75,27 +74,30 @@ def download_command(names: tuple[str, ...], force: bool, as_json: bool) -> None
         if not as_json:
             click.echo(f"{found.path}  sha256 {found.sha256}")
     if as_json:
-        click.echo(json.dumps({"downloaded": results, "failed": failures}, indent=2))
+        print_json({"downloaded": results, "failed": failures})
     if failures:
         raise SystemExit(1)
 
 
 @command.command("path")
 @click.argument("name")
-@_json
+@json_option
 def path_command(name: str, as_json: bool) -> None:
     """Print the file of downloaded weights; fail if they are not here.
 
     Example: vos weights path stcn
     """
     found = weights.resolve(name, download=False)
-    click.echo(json.dumps({"name": found.name, "path": str(found.path), "sha256": found.sha256}) if as_json else found.path)
+    if as_json:
+        print_json({"name": found.name, "path": str(found.path), "sha256": found.sha256})
+    else:
+        click.echo(found.path)
 
 
 @command.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--name", metavar="NAME", help="Registered weights that the file should be.")
-@_json
+@json_option
 def check_command(file: Path, name: str | None, as_json: bool) -> None:
     """Read a checkpoint safely and say what is in it and which registered weights it fits.
 
@@ -116,7 +118,7 @@ def check_command(file: Path, name: str | None, as_json: bool) -> None:
         "problems": _problems(entry, digest, state) if entry else [],
     }
     if as_json:
-        click.echo(json.dumps(report, indent=2))
+        print_json(report)
     else:
         click.echo(f"{file}: {report['tensors']} tensors, {report['parameters']} numbers, {', '.join(report['dtypes'])}")
         click.echo(f"sha256 {report['sha256']}")
@@ -135,7 +137,7 @@ def check_command(file: Path, name: str | None, as_json: bool) -> None:
 @click.option("--wrapper", default="", metavar="KEY", help="Outer key of a PyTorch file, for tools that want one.")
 @click.option("--metadata", multiple=True, metavar="KEY=TEXT", help="Metadata of a safetensors file; repeatable.")
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
-@_json
+@json_option
 def convert_command(source: Path, target: Path, wrapper: str, metadata: tuple[str, ...], overwrite: bool, as_json: bool) -> None:
     """Write the network in SRC to DST: .safetensors, .pth or .pt by its suffix.
 
@@ -147,7 +149,7 @@ def convert_command(source: Path, target: Path, wrapper: str, metadata: tuple[st
     count = weights.convert(source, target, wrapper=wrapper, metadata=pairs)
     digest = weights.sha256_of(target)
     if as_json:
-        click.echo(json.dumps({"path": str(target), "tensors": count, "sha256": digest}))
+        print_json({"path": str(target), "tensors": count, "sha256": digest})
     else:
         click.echo(f"{target}: {count} tensors, sha256 {digest}")
 

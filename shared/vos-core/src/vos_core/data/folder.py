@@ -9,7 +9,6 @@ import numpy as np
 
 from vos_core.data.layout import VideoSet, open_layout
 from vos_core.data.listing import (
-    IMAGE_SUFFIXES,
     Findings,
     files,
     listed_clip,
@@ -20,6 +19,7 @@ from vos_core.data.listing import (
     subfolders,
 )
 from vos_core.errors import FrameError, LayoutError, MaskError, UsageError
+from vos_core.io.images import IMAGE_SUFFIXES
 from vos_core.types import Clip
 
 
@@ -100,7 +100,7 @@ def single_video(video_or_folder: str | Path, mask_path: str | Path | None = Non
         if findings.problems:
             raise FrameError(str(findings.problems[0].path) + ": " + findings.problems[0].found, fix=findings.problems[0].fix)
         if not images:
-            raise FrameError(f"folder {path} holds no image", expected=f"files ending in {', '.join(IMAGE_SUFFIXES)}")
+            raise FrameError(f"folder {path} holds no image", expected=f"files ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
         clip = Clip(name or (own.parent if own.name == "JPEGImages" else own).name, frames=images)
         stems = [image.stem for image in images]
         return _with_masks(clip, mask_path, first=stems[0], known=set(stems))

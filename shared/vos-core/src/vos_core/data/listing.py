@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from vos_core.data.layout import Problem
 from vos_core.errors import LayoutError, UsageError
+from vos_core.io.images import IMAGE_SUFFIXES, natural_key
 from vos_core.types import Clip, MaskKind, PromptRule
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 Annotated = Literal["all", "first", "some", "none"]
 """Which frames of a clip need a mask."""
@@ -44,11 +43,6 @@ class Findings:
             self.note(path, f"{found} clips, the released split has {official}", "Download the rest, or ignore this for a subset")
 
 
-def natural_key(text: str) -> tuple[tuple[int, int | str], ...]:
-    """Return a sort key that orders digit runs by value: `frame2` before `frame10`."""
-    return tuple((0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", text) if part)
-
-
 def subfolders(folder: Path) -> tuple[str, ...]:
     """Return the names of the visible folders in `folder`, sorted; empty if it does not exist."""
     if not folder.is_dir():
@@ -56,7 +50,9 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")))
 
 
-def files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, *, order: Literal["string", "number"] = "string") -> list[Path]:
+def files(
+    folder: Path, suffixes: Collection[str] = IMAGE_SUFFIXES, *, order: Literal["string", "number"] = "string"
+) -> list[Path]:
     """Return the visible files of `folder` with one of `suffixes` (any case), by stem as a string or by number."""
     if not folder.is_dir():
         return []

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vos_core.errors import UsageError
+from vos_core.report.columns import aligned
 from vos_core.report.scores import clip_score, known, mean_of_known
 from vos_core.types import RunRecord
 
@@ -107,11 +108,8 @@ def text_table(rows: Sequence[Row]) -> str:
         )
         for row in rows
     ]
-    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
-    lines = []
-    for line in (head, tuple("-" * width for width in widths), *body):
-        cells = [text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
+    rules = tuple("-" * max(map(len, column)) for column in zip(head, *body, strict=True))
+    lines = aligned([head, rules, *body], names=2)
     if not all(row.trained for row in rows):
         lines.append("untrained: seeded weights; speed and memory count, scores say nothing about the method.")
     return "\n".join(lines)
