@@ -8,7 +8,7 @@ from stcn_ttt.__about__ import __version__
 from stcn_ttt.adapt.config import CONFIG_NAMES, TttConfig, load_config
 from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.weights import METHOD_NAME, NAMES, register
-from vos_core.contract import BuildRequest, MethodInfo
+from vos_core.contract import BuildRequest, MethodInfo, Precision
 
 if TYPE_CHECKING:
     from stcn_ttt.segmenter import STCNSegmenter
@@ -46,7 +46,7 @@ def build(request: BuildRequest) -> STCNSegmenter:
     ttt = load_config(None if request.variant == CUSTOM else request.variant, options=own)
     shared = {name: getattr(ttt, name) for name in SegmenterConfig.model_fields if name in TttConfig.model_fields}
     rest = {name: value for name, value in request.options.items() if name not in own}
-    half = "bf16" if request.device == "cpu" else "fp16"
+    half: Precision = "bf16" if request.device == "cpu" else "fp16"
     return AdaptiveSTCNSegmenter(
         network,
         build_config(SegmenterConfig, shared, rest),

@@ -68,7 +68,7 @@ class StcnBackbone:
         """Return the frames' features, all frames encoded in one call."""
         batch, frames = images.shape[:2]
         features = self.network.encode_key(images.flatten(0, 1))
-        parts = [part.unflatten(0, (batch, frames)) for part in features]
+        parts = [part.unflatten(0, (batch, frames)) for part in features]  # type: ignore[no-untyped-call]
         return [StcnFrame(self.network, KeyFeatures(*(part[:, t] for part in parts))) for t in range(frames)]
 
     def encode_value(self, state: StcnFrame, image: Tensor, masks: Tensor, others: Tensor) -> Tensor:

@@ -99,13 +99,13 @@ def _one_way(
     encode_first: bool,
 ) -> list[Segmentation]:
     live = first[0].shape[1]
-    slots = {"selector": selector[:, :live], "empty_slots": selector.shape[1] - live}
+    chosen, empty = selector[:, :live], selector.shape[1] - live
     value = backbone.encode_value(states[0], images[:, 0], *first)
-    found = [backbone.decode_value(states[0], value, **slots)] if encode_first else []
+    found = [backbone.decode_value(states[0], value, selector=chosen, empty_slots=empty)] if encode_first else []
     memory = [(states[0], value)]
     last = len(states) - 1
     for t in range(1, last + 1):
-        found.append(backbone.segment(states[t], memory, **slots))
+        found.append(backbone.segment(states[t], memory, selector=chosen, empty_slots=empty))
         if t < last:
             memory.append((states[t], backbone.encode_value(states[t], images[:, t], *_soft(found[-1], live))))
     return found

@@ -17,7 +17,7 @@ class PseudoMasks:
         self._packed: dict[int, tuple[bytes, tuple[int, ...], npt.DTypeLike]] = {}
 
     def __setitem__(self, index: int, labels: LabelMap) -> None:
-        self._packed[index] = (zlib.compress(np.ascontiguousarray(labels), 1), labels.shape, labels.dtype)
+        self._packed[index] = (zlib.compress(labels.tobytes(), 1), labels.shape, labels.dtype)
 
     def __getitem__(self, index: int) -> LabelMap:
         data, shape, dtype = self._packed[index]

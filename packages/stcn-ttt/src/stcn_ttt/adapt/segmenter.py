@@ -68,11 +68,11 @@ class AdaptiveSTCNSegmenter(STCNSegmenter):
         network = copy.deepcopy(self.offline).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = min(prompts)
 
-        def propagate(clip: FrameReader, given: Prompts, *, stop: int | None) -> PseudoMasks:
+        def propagate(frames: FrameReader, prompts: Prompts, *, stop: int | None) -> PseudoMasks:
             self.load(network)
             masks = PseudoMasks()
-            for index in range(first, len(clip) if stop is None else stop):
-                masks[index] = self.step(clip.read(index), given.get(index, ())).labels
+            for index in range(first, len(frames) if stop is None else stop):
+                masks[index] = self.step(frames.read(index), prompts.get(index, ())).labels
             super(AdaptiveSTCNSegmenter, self).reset()
             return masks
 

@@ -182,10 +182,10 @@ def label_tensors(
     if len(targets) == 1:
         others[1] = plane[0]  # the empty second slot sees the object as the other one
     masks, rest = (pad_to_multiple(torch.from_numpy(x).to(device), PAD_MULTIPLE)[0][None] for x in (plane, others))
-    target = pad_to_multiple(torch.from_numpy(classes).to(device), PAD_MULTIPLE)[0][None]
+    padded = pad_to_multiple(torch.from_numpy(classes).to(device), PAD_MULTIPLE)[0][None]
     selector = torch.zeros(1, slots, device=device)
     selector[:, : len(targets)] = 1
-    return masks, rest, selector, target
+    return masks, rest, selector, padded
 
 
 def stack(items: Sequence[Sequences]) -> Sequences:

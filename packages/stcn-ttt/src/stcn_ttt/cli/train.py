@@ -10,6 +10,7 @@ import click
 
 from stcn_ttt.train.stages import CHAINS, STAGES
 from vos_core.cli.options import json_option
+from vos_core.contract import Precision
 from vos_core.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
@@ -65,7 +66,8 @@ def command(stage: str | None, chain: str | None, **options: Any) -> None:
     stages = CHAINS[chain] if chain is not None else (int(stage or 0),)
     as_json, device, debug = options.pop("as_json"), choose_device(options.pop("device")), options.pop("debug")
     asked, no_amp = options.pop("precision"), options.pop("no_amp")
-    precision = "fp32" if no_amp else asked
+    published: Precision = "fp16" if device.startswith("cuda") else "fp32"
+    precision: Precision = "fp32" if no_amp else asked or published
     torch.backends.cudnn.benchmark = options.pop("benchmark")
     if threads := options.pop("threads"):
         torch.set_num_threads(threads)
@@ -82,7 +84,7 @@ def command(stage: str | None, chain: str | None, **options: Any) -> None:
         roots=roots,
         milestones=None if steps is None else _milestones(steps),
         workers=options.pop("num_workers"),
-        precision=precision or ("fp16" if device.startswith("cuda") else "fp32"),
+        precision=precision,
         log_every=1 if debug else 100,
         picture_every=1 if debug else 800,
         **options,

@@ -85,7 +85,7 @@ def make_davis_c(
     strengths: Sequence[str] = STRENGTHS,
     settings: Settings = Settings(),
     processes: int = 1,
-    on_done: Callable[[Job], None] | None = None,
+    on_done: Callable[[Job], object] | None = None,
 ) -> int:
     """Write `<output>/<strength>/<corruption>/<clip>/<frame>.jpg` and return the number of frames written now.
 

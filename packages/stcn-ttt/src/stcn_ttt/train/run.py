@@ -99,8 +99,6 @@ def train_stage(stage: Stage, options: TrainOptions, ranks: Ranks) -> Path:
     milestones = stage.milestones if options.milestones is None else options.milestones
     batch = stage.batch if options.batch_size is None else options.batch_size
     final = folder / f"{label}_{steps}.pth"
-    if final.is_file():
-        return final
     torch.manual_seed(options.seed)  # the same start on all ranks
     network = start_network(options.load_network, single_object=stage.single_object, init=options.init, seed=options.seed).to(
         ranks.device, memory_format=torch.channels_last
@@ -134,6 +132,8 @@ def train_stage(stage: Stage, options: TrainOptions, ranks: Ranks) -> Path:
     )
     if not state.resume() and options.load_model is not None:
         state.restore(options.load_model)
+    if final.is_file():  # looked for only now, so that other settings are refused
+        return final
     data = stage_data(stage, options, steps=steps, batch=batch * ranks.world * options.accumulate)
     plan = BatchPlan(
         len(data), batch, rank=ranks.rank, world=ranks.world, seed=options.seed, start=state.step * options.accumulate
@@ -173,15 +173,15 @@ def stage_data(stage: Stage, options: TrainOptions, *, steps: int, batch: int) -
     if roots.davis is None and roots.youtube is None:
         raise UsageError(f"stage {stage.number} has no data", expected="--davis_root, --yv_root or both")
     found = []
-    for root, subset, layout, repeats in (
+    for place, subset, layout, repeats in (
         (roots.davis, roots.davis_subset, "davis", DAVIS_REPEATS),
         (roots.youtube, roots.youtube_subset, "youtube-vos", 1),
     ):
-        if root is not None:
+        if place is not None:
             key = {"davis": "davis2017_train", "youtube-vos": "youtube_vos_train"}[layout]
             names = None if subset is None else read_subset(subset, key)
             found.append(
-                (layout, repeats, annotated_clips(open_layout(layout, root, "train").clips, subset=names, where=str(root)))
+                (layout, repeats, annotated_clips(open_layout(layout, place, "train").clips, subset=names, where=str(place)))
             )
     samples = sum(repeats * len(clips) for _, repeats, clips in found)
     skip = skip_schedule(stage, iterations=steps, batches_per_epoch=max(1, samples // batch))

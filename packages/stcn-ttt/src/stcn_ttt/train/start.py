@@ -38,7 +38,21 @@ def start_network(previous: Path | None, *, single_object: bool, init: Init, see
         load_strict(network, state, source=str(previous))
     elif init == "imagenet":
         load_encoders(network, imagenet_state("resnet50"), imagenet_state("resnet18"))
+    else:
+        calm_residuals(network)
     return network
+
+
+@torch.no_grad()
+def calm_residuals(network: STCN) -> None:
+    """Set the gain of each residual branch's last norm to 0, so that untrained encoders begin near the identity.
+
+    Norms use fixed statistics, so random branches would double the signal block by block and drown the key soft-max.
+    """
+    for name, parameter in network.named_parameters():
+        last = "bn3" if name.startswith("key_encoder.") else "bn2"
+        if name.endswith(f".{last}.weight"):
+            parameter.zero_()
 
 
 @torch.no_grad()

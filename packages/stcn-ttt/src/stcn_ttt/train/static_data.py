@@ -15,8 +15,9 @@ from stcn_ttt.prepare import normalise
 from stcn_ttt.train.objective import Triplets
 from stcn_ttt.train.video_data import SIZE
 from vos_core.data.static import ImageMask
-from vos_core.errors import LayoutError
+from vos_core.errors import LayoutError, MaskError
 from vos_core.io.frames import read_image
+from vos_core.io.masks import read_mask
 from vos_core.training.clip_augment import MEAN_COLOUR, Affine, ColourJitter, flip, grey, resize_short_side
 
 CONTROL_POINTS = 12
@@ -47,7 +48,8 @@ class StaticTriplets:
     def draw(self, index: int, *, epoch: int, rng: np.random.Generator) -> Triplets:
         """Return one sample with a leading batch dimension of 1."""
         item = self.images[index]
-        image, mask = Image.fromarray(read_image(item.image)), Image.fromarray(read_image(item.mask)).convert("L")
+        image = Image.fromarray(read_image(item.image))
+        mask = self._mask(item, (image.height, image.width), rng)
         scaled = Affine.draw(rng, degrees=0, scale=(0.8, 1.5))
         image, mask = scaled.image(image, bicubic=False), scaled.mask(mask)
         if rng.random() < 0.5:
@@ -58,6 +60,22 @@ class StaticTriplets:
         views = [self._view(image, mask, rng) for _ in range(3)]
         classes = np.stack([labels for _, labels in views])
         return Triplets(torch.stack([picture for picture, _ in views])[None], torch.from_numpy(classes)[None], torch.ones(1, 1))
+
+    @staticmethod
+    def _mask(item: ImageMask, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+        """Return the grey mask; of a label map that of one object drawn."""
+        if item.mask_kind == "labels":
+            labels = read_mask(item.mask, size=size)
+            ids = [int(label) for label in np.unique(labels) if label not in (0, 255)]
+            return Image.fromarray(
+                np.where(labels == rng.choice(ids), 255, 0).astype(np.uint8) if ids else np.zeros(size, np.uint8)
+            )
+        mask = Image.fromarray(read_image(item.mask)).convert("L")
+        if (mask.height, mask.width) != size:
+            raise MaskError(
+                f"mask {item.mask} is {mask.width}x{mask.height}", expected=f"{size[1]}x{size[0]} like its image {item.image}"
+            )
+        return mask
 
     def _view(
         self, image: Image.Image, mask: Image.Image, rng: np.random.Generator
@@ -98,7 +116,7 @@ def thin_plate_warp(
     # Where each output pixel comes from: the spline from moved points back to their sources.
     spline = RBFInterpolator(moved, source, kernel="thin_plate_spline")
     grid = np.stack(np.meshgrid(np.arange(width) / width, np.arange(height) / height), -1).reshape(-1, 2)
-    places = spline(grid).reshape(height, width, 2).astype(np.float32) * np.float32([width, height])
+    places = spline(grid).reshape(height, width, 2).astype(np.float32) * np.array([width, height], np.float32)
     x, y = np.ascontiguousarray(places[..., 0]), np.ascontiguousarray(places[..., 1])
     bent = cv2.remap(rgb, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(0, 0, 0))
     return np.asarray(bent, np.uint8), np.asarray(cv2.remap(mask, x, y, cv2.INTER_NEAREST, borderValue=0), np.uint8)

@@ -37,7 +37,7 @@ class StepLoss:
 
     Args:
         loss: scalar to descend.
-        values: figures to log, scalars (tensors are only read when a line is due).
+        values: figures to log, the same ones at every step; lines hold their means since the line before.
         pictures: makes pictures to log; called only when they are due.
     """
 
@@ -195,15 +195,21 @@ def run_loop(
     """
     options, ranks = state.options, state.ranks
     forward = ranks.wrap(state.model if module is None else module, find_unused=find_unused)
+    sums: dict[str, float | Tensor] = {}
+    counted = 0
     with _interrupts() as interrupted:
         while state.step < options.steps:
             rate = apply_schedule(state.optimizer, state.schedule, state.step)
             result = _one_step(state, forward, batches, compute)
             state.step += 1
             log.step()
+            counted += 1
+            for key, value in {"loss": result.loss.detach(), **result.values}.items():
+                sums[key] = sums.get(key, 0.0) + value  # stays on the device: reading it every step would stall
             if state.step % options.log_every == 0 or state.step == options.steps:
-                values = ranks.mean({key: _plain(value) for key, value in {"loss": result.loss, **result.values}.items()})
-                log.values(state.step, {**values, "lr": rate})
+                means = {key: _plain(value) / counted for key, value in sums.items()}
+                log.values(state.step, {**ranks.mean(means), "lr": rate})
+                sums, counted = {}, 0
             if result.pictures is not None and state.step % options.picture_every == 0:
                 log.pictures(state.step, result.pictures())
             stop = ranks.any(bool(interrupted)) if ranks.world > 1 else bool(interrupted)
