@@ -16,6 +16,9 @@ def test_report_has_everything_a_bug_report_needs(monkeypatch: pytest.MonkeyPatc
     assert set(report) == {"versions", "machine", "devices", "codecs", "ops", "cache", "methods"}
     assert {"python", "vos-core", "torch", "numpy", "opencv-python-headless"} <= report["versions"].keys()
     assert report["devices"]["cpu"].endswith("threads")
+    assert report["machine"]["cores"].endswith("usable")
+    if report["devices"].get("cuda", "").startswith("no"):
+        assert report["ops"]["components triton"] in ("no: needs a CUDA device", "works on cpu")  # the latter by the interpreter
     assert report["codecs"]["png image"] == report["codecs"]["jpg image"] == "written and read"
     assert report["codecs"]["webm video"] == "written and read"
     for op, backend in (

@@ -355,6 +355,16 @@ def test_sparse_truth_keeps_its_last_mask_and_prompts_are_no_truth(
     assert "vos eval sav" in evaluate_clips([folders], roots[1])["unscored"]["b"]
 
 
+@pytest.mark.parametrize(("cut", "fits"), [(1, True), (2, False)])
+def test_truth_one_pixel_off_the_frame_is_scored(cut: int, fits: bool, roots: tuple[Path, Path], write_masks: Write) -> None:
+    write_masks(roots[0] / "a", labels()[:, :, :-cut])
+    found = evaluate_clips([clip_of(roots[0] / "a")], roots[1], on_error="list")
+    assert found["J"] == (1.0 if fits else None)
+    assert bool(found["unscored"]) != fits
+    with pytest.raises(ScoreError, match="70x40 pixels"):
+        evaluate_videos(DavisSemi(), jobs_of(roots, "a"), processes=1)
+
+
 def test_clips_that_cannot_be_scored_stop_all_or_are_named(roots: tuple[Path, Path]) -> None:
     clips = [clip_of(roots[0] / name) for name in "ab"]
     (roots[1] / "b" / "00004.png").unlink()

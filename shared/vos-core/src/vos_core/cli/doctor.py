@@ -52,11 +52,13 @@ def examine() -> dict[str, dict[str, Any]]:
 
 
 def _memory() -> dict[str, str]:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = f"{usable} of {os.cpu_count()} usable"
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):  # not known on this system
-        return {}
-    return {"memory": f"{total / 2**30:.1f} GiB", "cores": str(os.cpu_count())}
+        return {"cores": cores}
+    return {"memory": f"{total / 2**30:.1f} GiB", "cores": cores}
 
 
 def _devices() -> dict[str, str]:

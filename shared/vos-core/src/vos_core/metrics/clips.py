@@ -33,7 +33,7 @@ class ClipProtocol:
 
     An object is scored on every annotated frame after the one that prompted it, also where it is gone; where every frame from the
     first mask to the end is annotated, the last one is left out as in the official DAVIS tool. Unlike there, gaps in the ids are
-    no objects, and predicted ids that no prompt gave are ignored.
+    no objects, predicted ids that no prompt gave are ignored, and truth may be one pixel off the frame, as runs accept it.
 
     Args:
         missing: what an absent prediction is.
@@ -71,7 +71,7 @@ class ClipProtocol:
         names, dense = annotated_frames(clip)
         if len(names) < 2:
             return VideoScores(clip.name, (), unscored="no ground truth beyond the prompt")
-        reader = VideoReader(job, missing=self.missing, binary=clip.mask_kind == "binary")
+        reader = VideoReader(job, missing=self.missing, binary=clip.mask_kind == "binary", rounding="fit")
         scored = {name for name in (names[:-1] if dense else names) if clip.outputs is None or name in clip.outputs}
         values: dict[int, tuple[list[str], list[float], list[float]]] = {}
         is_truth = False

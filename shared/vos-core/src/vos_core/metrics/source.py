@@ -70,10 +70,19 @@ class VideoReader:
         missing: whether an absent prediction is an error or an empty mask.
         binary: every value above 0 is object 1, on both sides.
         truth_void: label that is no object in the truth and becomes background; None keeps it.
+        rounding: what becomes of a prediction that is one pixel off: an error as in the official tools, or `fit_rounding`.
     """
 
-    def __init__(self, job: VideoJob, *, missing: Missing = "error", binary: bool = False, truth_void: int | None = VOID) -> None:
-        self.job, self.missing, self.binary, self.truth_void = job, missing, binary, truth_void
+    def __init__(
+        self,
+        job: VideoJob,
+        *,
+        missing: Missing = "error",
+        binary: bool = False,
+        truth_void: int | None = VOID,
+        rounding: Literal["error", "fit"] = "error",
+    ) -> None:
+        self.job, self.missing, self.binary, self.truth_void, self.rounding = job, missing, binary, truth_void, rounding
         self.truth_files = list_masks(job.truth) if job.truth_files is None else dict(job.truth_files)
         self.prediction_files = list_masks(job.prediction)
         if not self.truth_files:
@@ -119,6 +128,8 @@ class VideoReader:
             self.absent += 1
             return np.zeros(like.shape, np.uint8)
         labels = self._read(path, name)
+        if self.rounding == "fit":
+            labels = fit_rounding(labels, like.shape)
         check_size(labels, like, video=self.job.video, frame=name, path=path)
         return labels
 
@@ -160,6 +171,17 @@ def check_size(labels: Labels, like: Labels, *, video: str, frame: str, path: Pa
             expected=f"{like.shape[1]}x{like.shape[0]} as in the ground truth",
             fix="Write masks at the size of the annotations (resize labels with nearest neighbour)",
         )
+
+
+def fit_rounding(labels: Labels, size: tuple[int, ...]) -> Labels:
+    """Return labels of `size` (height, width), the last row or column repeated or cut, if they are at most one pixel off.
+
+    Masks and frames that a resizer rounded differently belong together all the same; other sizes are returned as they are.
+    """
+    (rows, columns), (height, width) = labels.shape, size
+    if labels.shape == size or abs(rows - height) > 1 or abs(columns - width) > 1:
+        return labels
+    return labels[np.minimum(np.arange(height), rows - 1)[:, None], np.minimum(np.arange(width), columns - 1)]
 
 
 def without(labels: Labels, value: int) -> Labels:

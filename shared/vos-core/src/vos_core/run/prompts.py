@@ -9,6 +9,7 @@ import numpy as np
 from vos_core.contract import FrameReader
 from vos_core.errors import MaskError
 from vos_core.io.masks import read_clip_mask
+from vos_core.metrics.source import fit_rounding
 from vos_core.types import Clip, LabelMap, Prompt
 
 MANY_OBJECTS = 20
@@ -85,10 +86,11 @@ class ClipPrompts:
             return labels
         (rows, columns), (height, width) = labels.shape, size
         found = f"mask {self.clip.annotations[name]} is {columns}x{rows}, its frame {width}x{height}"
-        if abs(rows - height) > 1 or abs(columns - width) > 1:
+        fitted = fit_rounding(labels, size)
+        if fitted.shape != size:
             raise MaskError(found, expected="a mask of the frame's size", fix="Give the mask that belongs to the frame")
         self.warnings.append(f"{found}: last row or column repeated or cut")
-        return labels[np.minimum(np.arange(height), rows - 1)[:, None], np.minimum(np.arange(width), columns - 1)]
+        return fitted
 
     def first(self, source: FrameReader) -> tuple[int, list[Prompt]]:
         """Return the index and prompts of the first frame that shows an object.

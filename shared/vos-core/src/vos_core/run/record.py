@@ -17,7 +17,7 @@ from vos_core.io.atomic import write_json
 from vos_core.types import ClipRecord, RunRecord
 
 RUN_FILE = "run.json"
-_PACKAGES = ("vos-core", "torch", "torchvision", "numpy", "opencv-python-headless", "pillow", "av")
+_PACKAGES = ("vos-core", "torch", "torchvision", "triton", "numpy", "opencv-python-headless", "pillow", "av")
 
 
 def write_run(record: RunRecord, path: Path, *, resume: Mapping[str, Any] | None = None) -> None:
