@@ -245,7 +245,8 @@ def test_merge(run, tmp_path):
 def test_method_entry(checkpoints):
     info = get_method("stcn-ttt")
     assert info is METHOD
-    assert info.weights[""] == weights.NAMES
+    assert info.weights[info.variants[0]] == weights.NAMES
+    assert {names[0] for names in info.weights.values()} == {"stcn", "stcn_s01", "stcn_s0"}
     info.register()
     info.register()
     built = info.build(BuildRequest(weights=checkpoints / "stcn_s0.pth", options={"top": 5, "scales": "480,600"}))

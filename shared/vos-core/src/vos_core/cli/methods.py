@@ -57,7 +57,7 @@ def format_method(method: MethodInfo) -> str:
     if method.max_objects is not None:
         lines.append(f"  objects: {method.max_objects} at once; more are followed in groups")
     if method.adaptive:
-        lines.append("  adapts to each clip before it starts")
+        lines.append("  can adapt to each clip before it starts (some variants, if it has any)")
     if method.variants:
         lines.append(f"  variants: {', '.join(method.variants)} (first = default)")
     variants: dict[tuple[str, ...], list[str]] = {}  # many variants share their weights
