@@ -11,9 +11,11 @@ import click
 from stcn_ttt import METHOD
 from stcn_ttt.cli.datasets import Places, only_listed, open_dataset, read_list
 from stcn_ttt.cli.ttt_options import given_ttt_options, ttt_options
+from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.weights import NAMES
 from vos_core.cli.clips import select_clips
 from vos_core.cli.options import clip_options, compute_options, json_option
+from vos_core.config import build_config
 from vos_core.errors import UsageError
 from vos_core.types import Clip
 
@@ -32,6 +34,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--config", "config_files", type=_PATH, multiple=True, help="YAML files over it, the last one winning.")
 @ttt_options
 @click.option("--weights", metavar="NAME|FILE|random", help="Offline weights in place of each configuration's own.")
+@click.option("--res", type=int, metavar="PX", help="Shorter side when segmenting, -1 = as it is [default: 480].")
 @click.option("--no-ttt", "baseline", is_flag=True, help="Also segment without adapting (alone, if no --base is given).")
 @click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(1,), show_default=True, help="Repeatable.")
 @click.option("-o", "--output_dir", "--output", "output", type=_PATH, required=True, help="Folder of masks and tables.")
@@ -49,6 +52,7 @@ def command(
     bases: tuple[str, ...],
     config_files: tuple[Path, ...],
     weights: str | None,
+    res: int | None,
     baseline: bool,
     seeds: tuple[int, ...],
     output: Path,
@@ -70,10 +74,12 @@ def command(
     names: list[str | None] = list(bases)
     if not names and (config_files or changed or not baseline):
         names = [None]
-    arms = [_arm(name, config_files, changed, weights) for name in names]
+    extra = {} if res is None else {"res": res}
+    build_config(SegmenterConfig, extra)  # refuses a wrong value before anything is written
+    arms = [_arm(name, config_files, changed, weights, extra) for name in names]
     if baseline:
-        first = arms[0] if arms else _arm(None, config_files, changed, weights)
-        arms.insert(0, Arm(BASELINE, None, first.weights, _segmenting(first), first.overwrite))
+        first = arms[0] if arms else _arm(None, config_files, changed, weights, extra)
+        arms.insert(0, Arm(BASELINE, None, first.weights, _segmenting(first) | extra, first.overwrite))
     if len({arm.name for arm in arms}) < len(arms):
         raise UsageError("two configurations have one name", fix="Give each its own --config_name, or run them one by one")
     shared = {"device": options["device"], "precision": options["precision"], "threads": options["threads"]}
@@ -116,7 +122,7 @@ def _clips(
     return only_listed(clips, read_list(listed), where=str(listed)) if listed is not None else clips
 
 
-def _arm(name: str | None, files: tuple[Path, ...], changed: dict[str, Any], weights: str | None) -> Any:
+def _arm(name: str | None, files: tuple[Path, ...], changed: dict[str, Any], weights: str | None, extra: dict[str, Any]) -> Any:
     from stcn_ttt.adapt.config import load_config
     from stcn_ttt.adapt.experiment import Arm
 
@@ -125,7 +131,7 @@ def _arm(name: str | None, files: tuple[Path, ...], changed: dict[str, Any], wei
         name=config.config_name,
         variant=name or "ttt",
         weights=weights or _registered(config.model_filename),
-        options=config.model_dump(mode="json"),
+        options=config.model_dump(mode="json") | extra,
         overwrite=config.overwrite,
     )
 
