@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from vos_core.errors import UsageError, VosError
+from vos_core.errors import InterruptError, UsageError, VosError
 from vos_core.training.batches import BatchPlan, batch_stream
 from vos_core.training.distributed import Ranks
 from vos_core.training.ema import Ema, warming_decay
@@ -139,7 +139,7 @@ def test_ctrl_c_saves_the_step_and_the_rerun_goes_on(tmp_path: Path) -> None:
     model = nn.Linear(3, 1)
     optimizer = build_optimizer("sgd", parameter_groups(model.named_parameters(), lr=0.01, weight_decay=0.0))
     state = TrainingState(model, optimizer, multistep([]), options=LoopOptions(steps=20), folder=tmp_path, ranks=Ranks())
-    with pytest.raises(KeyboardInterrupt, match="saved at step 8"):
+    with pytest.raises(InterruptError, match="saved at step 8"):
         run_loop(state, batch_stream(Points(), BatchPlan(24, 4)), interrupt_at_7, RunLog(tmp_path, total=20, progress=False))
     assert (tmp_path / "checkpoint_8.pth").is_file()
 

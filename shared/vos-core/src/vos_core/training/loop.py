@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vos_core.contract import Precision
-from vos_core.errors import UsageError, VosError, WeightsError
+from vos_core.errors import InterruptError, UsageError, VosError, WeightsError
 from vos_core.training.checkpoint import (
     drop_old_checkpoints,
     load_checkpoint,
@@ -191,7 +191,7 @@ def run_loop(
 
     Raises:
         VosError: the loss is not finite; the step is named and the last checkpoint stays.
-        KeyboardInterrupt: after saving, if the run was interrupted.
+        InterruptError: after saving, if the run was interrupted.
     """
     options, ranks = state.options, state.ranks
     forward = ranks.wrap(state.model if module is None else module, find_unused=find_unused)
@@ -216,7 +216,9 @@ def run_loop(
             if stop or state.step % options.save_every == 0 or state.step == options.steps:
                 state.save()
             if stop:
-                raise KeyboardInterrupt(f"saved at step {state.step}; run the same command again to go on")
+                raise InterruptError(
+                    f"interrupted and saved at step {state.step} in {state.folder}", fix="Run the same command again to go on"
+                )
 
 
 def _one_step(state: TrainingState, forward: nn.Module, batches: Iterator[Any], compute: LossFunction) -> StepLoss:
