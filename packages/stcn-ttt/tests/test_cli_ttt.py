@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -264,6 +266,27 @@ def davis_folder(davis, tmp_path):
     for kind in ("JPEGImages", "Annotations"):
         shutil.copytree(davis / kind / "480p", tmp_path / "plain" / kind)
     return tmp_path / "plain"
+
+
+def test_half_precision_holds_for_the_baseline_too(run, davis, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(experiment, "run_experiment", lambda method, arms, clips, **rest: seen.extend(arms) or [])
+    words = ["ttt", "--dataset_name", "davis", "--dataset_dir", davis, "--base", "stcn_ent", "--no-ttt", "--device", "cpu"]
+    for extra in ([], ["--amp"]):
+        assert run(*words, *extra, "-o", tmp_path).exit_code == 0
+    assert [(arm.name, arm.options.get("amp"), arm.precision) for arm in seen] == [
+        ("no-ttt", None, None),
+        ("stcn_ent", False, None),
+        ("no-ttt", None, "bf16"),
+        ("stcn_ent", True, None),
+    ]
+    assert {arm.weights for arm in seen} == {"stcn"}, "the released name stands for the file that is not there"
+
+
+def test_importing_the_commands_is_cheap():
+    names = ("ttt", "save_config", "train", "make_davis_c")
+    code = f"import sys, {', '.join(f'stcn_ttt.cli.{name}' for name in names)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_help_shows_an_example(run):

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -348,6 +349,7 @@ def test_the_chain_s03_with_stcn(data, tmp_path):
     assert first[FIRST_CONV].shape[1] == 4
     assert state[FIRST_CONV].shape[1] == 5
     assert (state[FIRST_CONV][:, :4] - first[FIRST_CONV]).abs().max() < 2e-5
+    shutil.rmtree(tmp_path)  # gigabytes
 
 
 @pytest.mark.slow
@@ -364,6 +366,7 @@ def test_two_ranks_equal_one_process(data, tmp_path):
         line = [sys.executable, "-m", *prefix, *command, "-b", batch, "-o", tmp_path / name]
         subprocess.run([str(word) for word in line], check=True, env=environment, timeout=300)
         results.append(torch.load(tmp_path / name / "x_s3" / "checkpoint_1.pth"))
+    shutil.rmtree(tmp_path)  # gigabytes
     one, two = results
     assert one["fingerprint"] == two["fingerprint"]
     # The first moments are a tenth of the gradients.

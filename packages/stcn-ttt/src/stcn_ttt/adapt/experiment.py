@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vos_core.contract import MethodInfo
+from vos_core.contract import MethodInfo, Precision
 from vos_core.io.atomic import write_json, write_text
 from vos_core.metrics.clips import evaluate_clips
 from vos_core.run.runner import run_method
@@ -28,6 +28,7 @@ class Arm:
         weights: offline weights.
         options: of the method.
         overwrite: replace what other settings made in the same place.
+        precision: in place of the experiment's.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Arm:
     weights: str
     options: Mapping[str, Any]
     overwrite: bool = False
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ def run_experiment(
                 options=arm.options,
                 seed=seed,
                 overwrite=arm.overwrite,
-                **settings,
+                **(settings | ({} if arm.precision is None else {"precision": arm.precision})),
             )
             trials.append(_trial(arm.name, seed, record, clips, folder, score=score))
     return trials

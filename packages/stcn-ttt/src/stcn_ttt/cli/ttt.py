@@ -79,7 +79,8 @@ def command(
     arms = [_arm(name, config_files, changed, weights, extra) for name in names]
     if baseline:
         first = arms[0] if arms else _arm(None, config_files, changed, weights, extra)
-        arms.insert(0, Arm(BASELINE, None, first.weights, _segmenting(first) | extra, first.overwrite))
+        half = _half(options) if first.options["amp"] else None  # as the arms that it is compared with
+        arms.insert(0, Arm(BASELINE, None, first.weights, _segmenting(first) | extra, first.overwrite, half))
     if len({arm.name for arm in arms}) < len(arms):
         raise UsageError("two configurations have one name", fix="Give each its own --config_name, or run them one by one")
     shared = {"device": options["device"], "precision": options["precision"], "threads": options["threads"]}
@@ -144,6 +145,15 @@ def _registered(filename: str) -> str:
 
 def _segmenting(arm: Any) -> dict[str, Any]:
     return {key: arm.options[key] for key in ("top", "mem_every", "include_last")}
+
+
+def _half(options: dict[str, Any]) -> Any:
+    """Return the precision that `amp` means on the chosen device, unless a half precision was asked for anyway."""
+    from vos_core.run.device import choose_device
+
+    if options["precision"] != "fp32":
+        return options["precision"]
+    return "bf16" if choose_device(options["device"]) == "cpu" else "fp16"
 
 
 def _progress(clips: tuple[Clip, ...]) -> Any:
