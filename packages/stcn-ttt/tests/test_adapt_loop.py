@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import warnings
 
@@ -146,6 +147,23 @@ def test_gradients_of_the_cycle_flow_through_both_passes():
     F.cross_entropy(passes.backward[-1].logits, data.target).backward()
     assert all(one.logits.grad is None or one.logits.grad.abs().sum() > 0 for one in (*passes.forward, *passes.backward))
     assert passes.forward[-1].logits.grad.abs().sum() > 0, "the soft masks at the turn are not detached"
+
+
+@pytest.mark.parametrize("loss", ["tt-mcc", "tt-ent", "tt-ae"])
+def test_gradients_are_those_of_finite_differences(loss):
+    toy, data = Toy().double(), batch(frames=4)
+    data = Sequences(*(x.double() if x.is_floating_point() else x for x in dataclasses.astuple(data)))
+    loss_of(toy, data, loss).backward()
+    direction = [torch.randn_like(p) for p in toy.parameters()]
+    slope = sum((p.grad * d).sum() for p, d in zip(toy.parameters(), direction, strict=True)).item()
+    values = []
+    for sign in (1, -1):
+        moved = copy.deepcopy(toy)
+        with torch.no_grad():
+            for p, d in zip(moved.parameters(), direction, strict=True):
+                p += sign * 1e-3 * d
+            values.append(loss_of(moved, data, loss).item())
+    assert slope == pytest.approx((values[0] - values[1]) / 2e-3, rel=0.01), "nothing is detached"
 
 
 def test_entropy_is_that_of_the_softmax():

@@ -26,9 +26,10 @@ class ResBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
+        # First, as in the original: its checkpoints number the optimiser's state by the order of parameters.
+        self.downsample = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.downsample = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, out, h, w)` of `(B, in, h, w)`."""
@@ -51,9 +52,9 @@ class SharingResBlock(nn.Module):
     def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
         super().__init__()
         self.own_channels = own_channels
+        self.downsample = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)  # first as in `ResBlock`
         self.conv1 = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.downsample = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)
 
     def share(self, shared: Tensor) -> SharedPart:
         """Return the frame's part for `forward`; biases are in here.
