@@ -1,7 +1,7 @@
 """Seconds per step of test-time training at 480x854, against a plain formulation of the same step on the same machine.
 
 The plain one encodes all frames once per direction, runs value encoder and decoder once per object on concatenated inputs (an
-empty second object included where there is one), keeps NCHW tensors and steps Adam tensor by tensor. Modes take turns, step by step.
+empty second object included where there is one), keeps NCHW tensors and steps Adam tensor by tensor.
 
     python benchmarks/ttt.py --steps 3 --threads 2
 """
