@@ -27,9 +27,9 @@ class SegmenterConfig(Config):
         description="fifo: beyond `memory_frames` the oldest one without a prompt leaves (never the first); unbounded: keep all",
     )
     memory_frames: int = Field(
-        default=64,
+        default=40,
         ge=2,
-        description="memory frames kept by `fifo`; 64 every 5 span 320 frames, more than any DAVIS or YouTube-VOS clip",
+        description="memory frames kept by `fifo`; 40 every 5 span 200 frames, more than any DAVIS or YouTube-VOS clip",
     )
     scales: tuple[int, ...] = Field(
         default=(), description="test-time augmentation: shorter sides to average instead of `res`, such as [480, 600]"
