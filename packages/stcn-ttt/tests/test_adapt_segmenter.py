@@ -62,7 +62,10 @@ def follow(segmenter, film):
     return np.stack([segmenter.step(film.read(t), PROMPTS.get(t, ())).probs for t in range(len(film))])
 
 
-@pytest.mark.parametrize("loss", ["tt-mcc", "tt-ent", "tt-ae"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("loss", ["tt-mcc", pytest.param("tt-ent", marks=SLOW), pytest.param("tt-ae", marks=SLOW)])
 def test_adapting_changes_results_and_reset_forgets(loss, random_network):
     film, before = Film(), copy.deepcopy(random_network.state_dict())
     offline = follow(make(random_network, kind=STCNSegmenter), film)
@@ -161,6 +164,7 @@ def test_build_chooses_the_kind_by_variant():
         METHOD.build(BuildRequest(variant="ttt", options={"ttt_lrr": 1}))
 
 
+@SLOW
 def test_half_precision_adapts_too(random_network):
     film = Film(2)
     losses = []

@@ -13,7 +13,7 @@ import torch
 from stcn_ttt.adapt.backbone import StcnBackbone, freeze_layers
 from stcn_ttt.adapt.config import TttConfig
 from stcn_ttt.adapt.loop import adapt_network
-from stcn_ttt.adapt.objective import Passes, Sequences, cycle, loss_of, run_forward
+from stcn_ttt.adapt.objective import Passes, Sequences, autoencode, cycle, loss_of, run_forward
 from stcn_ttt.adapt.pseudo import PseudoMasks
 from stcn_ttt.adapt.sampler import draw_distinct_frames, draw_frames
 from stcn_ttt.adapt.sequences import label_tensors, stack
@@ -150,9 +150,13 @@ def check_first_step(network: STCN, batch: Sequences, case: Any, gold: Arrays) -
     assert_within(batch.selector.numpy(), gold["selector"], {"exact": True}, label="selector")
     assert_within(batch.target.numpy(), gold["cls_gt0"], allowed["cls_gt0"], label="target")
     if case["logits"]:
-        whole = cycle if any(read["pass"] == "backward" for read in case["logits"]) else run_forward
+        backbone = StcnBackbone(network)
         with torch.no_grad():
-            passes = whole(StcnBackbone(network), batch, encode_first=case["encode_first"])
+            if case["objective"] == "ae":
+                passes = Passes([autoencode(backbone, batch)], [])
+            else:
+                whole = cycle if any(read["pass"] == "backward" for read in case["logits"]) else run_forward
+                passes = whole(backbone, batch, encode_first=case["encode_first"])
         for read in case["logits"]:
             assert_within(
                 logits_of(passes, read, case["logits_steps"]), gold[read["array"]], allowed["logits"], label=read["array"]
