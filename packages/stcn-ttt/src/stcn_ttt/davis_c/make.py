@@ -15,26 +15,13 @@ import numpy as np
 
 from stcn_ttt.davis_c import pixel, stylised, temporal
 from stcn_ttt.davis_c.pixel import Picture
+from vos_core.data.davis_c import CORRUPTIONS, STRENGTHS
 from vos_core.errors import FrameError, UsageError
 from vos_core.io.atomic import write_bytes, write_json
 from vos_core.io.frames import ImageFolder, read_image
 from vos_core.types import Clip
 
-STRENGTHS = ("low", "med", "high")
-STYLES = ("style1", "style2", "style3", "style4")
-CORRUPTIONS = (
-    "gaussian_noise",
-    "contrast",
-    "brightness",
-    "saturate",
-    "glass_blur",
-    "defocus_blur",
-    "pixelate",
-    "cartoon",
-    "motion_blur",
-    "crf_compression",
-    *STYLES,
-)
+STYLES = tuple(name for name in CORRUPTIONS if name.startswith("style"))
 _RANDOM: dict[str, Callable[[Picture, int, np.random.RandomState], Picture]] = {
     "gaussian_noise": pixel.gaussian_noise,
     "glass_blur": pixel.glass_blur,
