@@ -61,7 +61,9 @@ class Objective(Config):
 
     norm_pix_loss: bool = Field(default=True, description="predict patches that are normalised each by its own mean and variance")
     mask_ratio: float = Field(default=0.75, ge=0, lt=1, description="share of the future frame's patches that are hidden, 0-1")
-    noise_scale: float = Field(default=0.5, ge=0, description="standard deviation of the noise on the future frame, z-scored units")
+    noise_scale: float = Field(
+        default=0.5, ge=0, description="standard deviation of the noise on the future frame, z-scored units"
+    )
     kl_scale: float = Field(default=0.01, ge=0, description="weight of the KL term")
     kl_balance: float = Field(default=0.2, ge=0, le=1, description="share of the KL term that trains the posterior, 0-1")
     kl_freebit: float = Field(default=0.1, ge=0, description="nats below which the KL term is not lowered further")
@@ -90,7 +92,9 @@ class PropagationConfig(Config):
     """Label propagation; the names are those of the original evaluation."""
 
     n_last_frames: int = Field(default=30, ge=0, description="previous frames that labels come from, besides the first one")
-    size_mask_neighborhood: int = Field(default=30, ge=0, description="tokens a label may move per source, rows and columns; 0 = any")
+    size_mask_neighborhood: int = Field(
+        default=30, ge=0, description="tokens a label may move per source, rows and columns; 0 = any"
+    )
     topk: int = Field(default=7, ge=1, description="source tokens that each token listens to")
     temperature: float = Field(default=0.1, gt=0, description="of the exponential over cosine similarities")
     scale: tuple[int, ...] = Field(
