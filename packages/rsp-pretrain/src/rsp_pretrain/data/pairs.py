@@ -29,13 +29,13 @@ _TRIES = 10  # videos in a row that may be unreadable before a run stops
 class PairConfig(Config):
     """How pairs are drawn from a video; the defaults are those of the paper."""
 
-    repeated_sampling: int = Field(2, ge=1, description="Pairs drawn from one video, each with its own crop.")
-    max_distance: int = Field(48, ge=1, description="Largest gap of a pair in frames.")
-    min_distance: int = Field(4, ge=1, description="Smallest gap of a pair in frames; shorter in videos of few frames.")
-    size: int = Field(224, ge=1, description="Side of the crops in pixels.")
-    scale: tuple[float, float] = Field((0.5, 1.0), description="Share of the frame's area that a crop covers.")
-    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), description="Width over height of a crop before resizing.")
-    flip: float = Field(0.5, ge=0, le=1, description="Probability that a pair is mirrored.")
+    repeated_sampling: int = Field(default=2, ge=1, description="Pairs drawn from one video, each with its own crop.")
+    max_distance: int = Field(default=48, ge=1, description="Largest gap of a pair in frames.")
+    min_distance: int = Field(default=4, ge=1, description="Smallest gap of a pair in frames; shorter in videos of few frames.")
+    size: int = Field(default=224, ge=1, description="Side of the crops in pixels.")
+    scale: tuple[float, float] = Field(default=(0.5, 1.0), description="Share of the frame's area that a crop covers.")
+    ratio: tuple[float, float] = Field(default=(3 / 4, 4 / 3), description="Width over height of a crop before resizing.")
+    flip: float = Field(default=0.5, ge=0, le=1, description="Probability that a pair is mirrored.")
 
 
 class PairPlan(NamedTuple):

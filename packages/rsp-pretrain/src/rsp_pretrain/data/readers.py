@@ -24,7 +24,9 @@ class FrameReader(Protocol):
     """Random access to the frames of one video; `size` is (height, width)."""
 
     @property
-    def size(self) -> tuple[int, int]: ...
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -32,7 +34,9 @@ class FrameReader(Protocol):
         """Return these frames, uint8 `(H, W, 3)`, in the order asked for; an index may occur more than once."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free what is open."""
+        ...
 
 
 def open_reader(path: Path) -> FrameReader:
