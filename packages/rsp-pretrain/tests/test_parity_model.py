@@ -41,14 +41,8 @@ def random_numbers(rng: Mapping[str, Any], seed: int) -> dict[str, np.ndarray]:
     stream, found = np.random.RandomState(seed), {}
     for draw in rng["draws"]:
         shape = tuple(draw["shape"])
-        values = (
-            stream.randint(draw["low"], draw["high"], shape)
-            if draw["call"] == "randint"
-            else getattr(stream, draw["call"])(
-                *([shape] if draw["call"] == "random_sample" else []),
-                **({"size": shape} if draw["call"] == "standard_normal" else {}),
-            )
-        )
+        call = getattr(stream, draw["call"])
+        values = call(draw["low"], draw["high"], shape) if draw["call"] == "randint" else call(shape)
         found[draw["name"]] = values.astype(draw["dtype"])
     return found
 

@@ -119,7 +119,7 @@ def test_davis_preparation(case: Any, golden_arrays: Any, tmp_path: Path) -> Non
         # A lossless copy: what the JPEG encoder does after resizing depends on its build.
         Image.open(frame_path(clip, number)).convert("RGB").save(folders[0] / f"{number:05d}.png")
         if item["annotation"]:
-            stored, mapped = labels_of(clip, number, item["map"])
+            _, mapped = labels_of(clip, number, item["map"])
             Image.fromarray(mapped.astype(np.uint8)).save(folders[1] / f"{number:05d}.png")
         (tmp_path / key / "ImageSets" / "2017").mkdir(parents=True)
         (tmp_path / key / "ImageSets" / "2017" / "val.txt").write_text(f"{clip}\n")

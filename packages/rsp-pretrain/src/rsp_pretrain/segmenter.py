@@ -94,7 +94,7 @@ class RSPSegmenter:
         soft = self.tracker.step(image, given, channels=len(self.ids) + 1)
         shares = stretched(soft, self.tracker.encoder.patch)
         labels = self._label_map(shares, size) if not first else np.zeros(size, _kind(self.ids))
-        for object_id, mask in masks.items():
+        for object_id in masks:
             labels[labels == object_id] = 0
         for object_id, mask in masks.items():
             labels[mask] = object_id
@@ -122,7 +122,7 @@ class RSPSegmenter:
         small = resize(mask.astype(np.uint8), self.grid, ResizePolicy.PILLOW_NEAREST) > 0
         if not small.any():
             warnings.warn(
-                f"object {object_id} of frame {frame.name} covers no token of the {self.grid[0]}x{self.grid[1]} grid and is lost; "
+                f"object {object_id} of frame {frame.name} covers none of {self.grid[0]}x{self.grid[1]} tokens and is lost; "
                 "a larger scale would keep it",
                 stacklevel=3,
             )
