@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,7 @@ class LoadReport:
 
 
 def load_encoder(
-    path: Path | None, *, variant: str | None = None, seed: int = 0, image_size: int = 224
+    path: Path | None, *, variant: str | None = None, seed: int = 0, image_size: int | None = None
 ) -> tuple[Encoder, LoadReport | None]:
     """Return the frozen-evaluation encoder of a checkpoint, and what was ignored in it.
 
@@ -151,7 +151,7 @@ def load_encoder(
         path: the checkpoint; None = untrained.
         variant: what it must be, one of `ARCHITECTURES`; None or `vit` = whatever it is.
         seed: of untrained weights.
-        image_size: side of the images that the position table is brought to.
+        image_size: side of the images that the position table is brought to; None = what it was made for (untrained: 224).
 
     Raises:
         WeightsError: unreadable, no vision transformer, one with parts that this encoder lacks, or of another size.
@@ -165,18 +165,20 @@ def load_encoder(
         size = wanted or ARCHITECTURES["rsp_vit_small_patch16"]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=image_size)
+            side = image_size or size.image_size
+            encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=side)
             initialise(encoder)
         return encoder.eval(), None
-    state = encoder_state(path)
-    size = _sizes(state, source=str(path), image_size=image_size)
+    state, stored = _read(path)
+    size = _sizes(state, stored, source=str(path))
     if wanted is not None and (wanted.dim, wanted.depth, wanted.patch) != (size.dim, size.depth, size.patch):
         raise WeightsError(
             f"{path} holds a {_describe(size)}",
             expected=f"variant {variant}: {_describe(wanted)}",
             fix=f"Pass --variant {_variant_of(size) or ANY_VIT}",
         )
-    encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=image_size)
+    side = image_size or size.image_size
+    encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=side)
     return encoder.eval(), fill_encoder(encoder, state, source=str(path), description=_describe(size))
 
 
@@ -208,9 +210,15 @@ def encoder_state(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: unreadable, or no tensors.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return `encoder_state` and the options that the file keeps beside it, {} if none."""
     from vos_core.weights.load import find_state, read_checkpoint
 
     content: Any = read_checkpoint(path)
+    stored = _stored_args(content)
     if isinstance(content, Mapping) and isinstance(content.get("teacher"), Mapping):
         content = content["teacher"]  # DINO keeps two networks; the teacher is the one that is evaluated
     found = {}
@@ -219,7 +227,7 @@ def encoder_state(path: Path) -> dict[str, Tensor]:
         for part in _STRIPPED:
             name = name.replace(part, "")
         found[name] = value
-    return found
+    return found, stored
 
 
 def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
@@ -233,25 +241,19 @@ def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
     Raises:
         WeightsError: unreadable, an encoder alone, or of no known variant.
     """
-    from dataclasses import replace
-
     from rsp_pretrain.model import RSP
     from vos_core.config import build_config
-    from vos_core.weights.load import find_state, read_checkpoint
     from vos_core.weights.strict import load_strict
 
-    content = read_checkpoint(path)
-    state = {key.removeprefix("module."): value for key, value in find_state(content, source=str(path)).items()}
+    state, stored = _read(path)
     if "decoder_pred.weight" not in state:
         raise WeightsError(f"{path} holds no decoder", expected="a whole pre-training checkpoint, not an exported encoder")
-    stored = _stored_args(content)
-    size = _sizes(state, source=str(path), image_size=0)
-    side = round((state["pos_embed"].shape[1] - 1) ** 0.5)
+    size = _sizes(state, stored, source=str(path))
     inner = state["decoder_pred.weight"].shape[1]
     depth = len({key.split(".")[1] for key in state if key.startswith("decoder_blocks.")})
     known = ARCHITECTURES[variant_name(variant)] if variant else None
     heads = known.decoder_heads if known else stored.get("decoder_heads", 16 if inner == 512 else max(1, inner // 32))
-    size = replace(size, decoder_dim=inner, decoder_depth=depth, decoder_heads=int(heads), image_size=side * size.patch)
+    size = replace(size, decoder_dim=inner, decoder_depth=depth, decoder_heads=int(heads))
     logits, latent = state["to_prior.2.bias"].shape[0], state["decoder_embed_stoch.weight"].shape[1]
     if logits != latent:
         shapes = {"stoch": latent, "discrete": 0}
@@ -269,8 +271,8 @@ def _stored_args(content: Any) -> dict[str, Any]:
     return dict(args) if isinstance(args, Mapping) else dict(vars(args)) if args is not None else {}
 
 
-def _sizes(state: Mapping[str, Tensor], *, source: str, image_size: int) -> Architecture:
-    token, patches = state.get("cls_token"), state.get("patch_embed.proj.weight")
+def _sizes(state: Mapping[str, Tensor], stored: Mapping[str, Any], *, source: str) -> Architecture:
+    token, patches, table = (state.get(key) for key in ("cls_token", "patch_embed.proj.weight", "pos_embed"))
     numbers = [int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))]
     if token is None or token.ndim != 3 or patches is None or patches.ndim != 4 or not numbers:
         shown = ", ".join(list(state)[:4])
@@ -279,8 +281,9 @@ def _sizes(state: Mapping[str, Tensor], *, source: str, image_size: int) -> Arch
             expected="keys cls_token, pos_embed, patch_embed.proj and blocks.<i> as in DINO, MAE or timm",
         )
     dim = token.shape[2]
-    heads = {192: 3, 384: 6, 768: 12, 1024: 16}.get(dim, max(1, dim // 64))
-    return Architecture(patches.shape[2], dim, max(numbers) + 1, heads, image_size=image_size or 224)
+    heads = int(stored.get("heads", max(1, dim // 64)))  # 64 channels a head, as in every published ViT
+    side = round((table.shape[1] - 1) ** 0.5) if table is not None and table.ndim == 3 else 224 // patches.shape[2]
+    return Architecture(patches.shape[2], dim, max(numbers) + 1, heads, image_size=side * patches.shape[2])
 
 
 def _variant_of(size: Architecture) -> str | None:
