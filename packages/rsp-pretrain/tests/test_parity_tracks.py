@@ -34,16 +34,21 @@ def check(found: Any, expected: Any, tolerance: Mapping[str, float], label: str)
 
 
 def propagated(case: Any, encoder: Encoder, frames: np.ndarray, size: tuple[int, int], first: np.ndarray) -> tuple[Any, Any]:
-    """Return soft labels of all frames `(T, h, w, C)` and the weights of the last one `(k, tokens)`."""
+    """Return soft labels of all frames `(T, h, w, C)` and the weights of the last one's best tokens `(k, tokens)`."""
     assert list(case["long_memory"]) == [0]
     names = ("topk", "radius", "temperature", "video_len")
     config = ContextConfig(**{name: case[name] for name in names})
     with torch.inference_mode():
         features = torch.cat([encoder.dense_features(prepare(frame, size)[None]) for frame in frames])
         context = ContextPropagation(config, features[0], torch.from_numpy(first))
-        soft = [first, *(context.step(one).numpy() for one in features[1:])]
-    assert context.top_weights is not None
-    return np.stack(soft), context.top_weights.t().numpy()
+        soft = [first, *(context.step(one).numpy() for one in features[1:-1])]
+        keys = context.keys.clone()
+        soft.append(context.step(features[-1]).numpy())
+        # A label of its own for every context token: what comes back is its weight.
+        probe = ContextPropagation(config, features[0], torch.from_numpy(first))
+        probe.keys, probe.labels = keys, torch.eye(keys.shape[0] * keys.shape[1]).unflatten(0, keys.shape[:2])
+        weights = torch.topk(probe.step(features[-1]).flatten(1), config.topk, 0).values
+    return np.stack(soft), weights.numpy()
 
 
 def measured(case: Any, frames: np.ndarray) -> tuple[int, int]:

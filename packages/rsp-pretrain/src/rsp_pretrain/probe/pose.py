@@ -95,8 +95,8 @@ def to_pixels(points: Points, *, frame_size: tuple[int, int], grid: tuple[int, i
 class PoseScore:
     """PCK over many clips: mean over joints of the percentage of frames that find the joint.
 
-    A joint is found within `threshold * scale * diagonal`, the diagonal being that of the box around the true places of the joints
-    that were predicted at all in this frame. Joints that were not predicted are left out, frame 0 as well.
+    A joint is found within `threshold * scale * diagonal`, the diagonal being that of the box around the true places of the
+    joints that were predicted at all in this frame. Joints that were not predicted are left out, frame 0 as well.
 
     Args:
         scale: 0.6 in the protocol.
