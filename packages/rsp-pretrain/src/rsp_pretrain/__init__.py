@@ -39,5 +39,6 @@ METHOD = MethodInfo(
     variants=_VARIANTS,
     weights={name: (name,) if name in RELEASED else tuple(RELEASED) if name == ANY_VIT else () for name in _VARIANTS},
     options={name: field.description or "" for name, field in PropagationConfig.model_fields.items()},
+    image_backend="opencv",
     register=register,
 )

@@ -258,7 +258,7 @@ def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
     if logits != latent:
         shapes = {"stoch": latent, "discrete": 0}
     else:
-        stoch = int(stored.get("stoch", options.get("stoch", min(32, latent))))
+        stoch = int(stored.get("stoch", options.get("stoch", min(32, latent // 2))))
         shapes = {"stoch": stoch, "discrete": latent // stoch}
     fields = {name: stored[name] for name in Objective.model_fields if name in stored and name not in shapes}
     network = RSP(size, build_config(Objective, fields, options, shapes))
