@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from rsp_pretrain import METHOD
-from rsp_pretrain.model import Encoder
+from rsp_pretrain.model import Encoder, build_rsp
 from rsp_pretrain.segmenter import DTYPES, frozen
-from rsp_pretrain.weights import load_encoder
+from rsp_pretrain.weights import ANY_VIT, load_encoder, load_rsp
 from vos_core.contract import Precision
 from vos_core.errors import InterruptError, UsageError, VosError
 from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything
@@ -53,6 +53,7 @@ def open_encoder(
     precision: Precision = "fp32",
     threads: int | None = None,
     seed: int = 0,
+    whole: bool = False,
 ) -> LoadedEncoder:
     """Return the encoder that these options name.
 
@@ -63,13 +64,14 @@ def open_encoder(
         precision: of the encoder's matrices.
         threads: CPU threads.
         seed: of untrained weights.
+        whole: the whole pre-training network (`RSP`), which must then be in the checkpoint.
 
     Raises:
         UsageError: unknown names, or a precision that the device lacks.
         WeightsError: no usable weights.
     """
     if variant is None and weights not in ("auto", "random") and Path(weights).is_file():
-        variant = "vit"  # a file tells its own sizes
+        variant = ANY_VIT  # a file tells its own sizes
     variant = choose_variant(METHOD, variant)
     device = choose_device(device)
     check_precision(precision, device)
@@ -79,7 +81,7 @@ def open_encoder(
     apply_numerics(precision, device)
     seed_everything(seed)
     chosen = choose_weights(METHOD, variant, weights)
-    encoder, report = load_encoder(chosen.path, variant=variant, seed=seed)
+    encoder, report = _whole(chosen.path, variant, seed) if whole else load_encoder(chosen.path, variant=variant, seed=seed)
     settings = {
         "method": METHOD.name,
         "variant": variant,
@@ -91,6 +93,15 @@ def open_encoder(
     dtype = DTYPES[precision]
     twin = frozen(encoder, device=torch.device(device), dtype=dtype)
     return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report))
+
+
+def _whole(path: Path | None, variant: str | None, seed: int) -> tuple[Encoder, None]:
+    known = None if variant == ANY_VIT else variant
+    if path is not None:
+        return load_rsp(path, variant=known), None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_rsp(known or "rsp_vit_small_patch16").eval(), None
 
 
 def run_clips(
