@@ -60,7 +60,7 @@ def object_stream(
         UsageError: an unknown strategy, or `every` below 1.
     """
     if strategy not in ("sequence", "random") or every < 1:
-        raise UsageError(f"order '{strategy}' with a repeat every {every} objects", expected="sequence or random, every 1 or more")
+        raise UsageError(f"order '{strategy}' with a repeat every {every} objects", expected="sequence or random, 1 or more")
     order, rng = list(names), random.Random(seed)
     if strategy == "sequence":
         legacy_shuffle(order, rng)
@@ -111,7 +111,7 @@ def joint_batches(
     if starts is None:
         starts = [sum(lengths[:place]) for place in range(len(lengths))]
     if len(starts) != len(lengths) or batch_size < 1:
-        raise UsageError(f"{len(lengths)} lengths, {len(starts)} starts, batches of {batch_size}", expected="one start per length")
+        raise UsageError(f"{len(lengths)} lengths, {len(starts)} starts, batch {batch_size}", expected="one start per length")
     objects: list[list[list[int]]] = []
     for start, length in zip(starts, lengths, strict=True):
         indices = list(range(start, start + length))
