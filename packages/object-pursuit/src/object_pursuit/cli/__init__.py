@@ -7,7 +7,9 @@ import click
 from object_pursuit.__about__ import __version__
 from vos_core.cli.main import LazyGroup
 
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "synth-data": ("object_pursuit.cli.synth_data", "Draw objects with exact masks to try everything with."),
+}
 
 
 @click.group(cls=LazyGroup, commands_table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
