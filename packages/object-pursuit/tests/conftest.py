@@ -9,6 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch import nn
+
+from object_pursuit.config import DECODER_TABLE, FULL_TABLE
+from object_pursuit.model import Coeffnet, DeepLab, Hypernet, MultiDeepLab, Multinet, Singlenet, UNet
+from object_pursuit.model.encoder import ResNet18
+from vos_core.testing import seeded_module
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +79,79 @@ def shaped() -> Callable[..., Array]:
 def assert_as_stored() -> Callable[..., None]:
     """`assert_as_stored(actual, golden, entry)`: fails unless they agree by the tolerance of an output or compare entry."""
     return _assert_as_stored
+
+
+def _table(case: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the layer table that a case names or spells out."""
+    if case["tensors"] is not None:
+        return {name: tuple(shape) for name, shape in case["tensors"].items()}
+    return {"decoder": DECODER_TABLE, "full": FULL_TABLE}[case["table"]]
+
+
+def _untrained(case: Mapping[str, Any], name: str) -> nn.Module:
+    """Return the module that goldens call `name`, in the sizes of the case."""
+    plain = {"unet": UNet, "deeplab": DeepLab, "multideeplab": MultiDeepLab}
+    if name in plain:
+        return plain[name]()
+    if name == "encoder":
+        return ResNet18()
+    hypernet = Hypernet(case["z_dim"], _table(case))
+    if name == "hypernet":
+        return hypernet
+    backbone = ResNet18() if case["encoder"] else None
+    if name == "multinet":
+        return Multinet(case["classes"], hypernet, backbone, dropout="never")
+    if name == "singlenet":
+        return Singlenet(hypernet, backbone, dropout="never")
+    assert name == "coeffnet", name
+    return Coeffnet(hypernet, backbone, bases=torch.zeros(case["bases"], case["z_dim"]), dropout="never")
+
+
+def _seeded(case: Mapping[str, Any]) -> dict[str, nn.Module]:
+    """Return every module of the case's `seeded` list with its weights, strictly loaded; fresh ones at each call."""
+    made: dict[str, nn.Module] = {}
+    seeds = seeded_module()
+    for entry in case["seeded"]:
+        module = _untrained(case, entry["module"])
+        prefix = "module." if entry["module"] == "encoder" else ""  # an encoder alone is seeded by the keys of its file
+        state = seeds.seeded_state(nn.ModuleDict({"module": module}) if prefix else module, entry["seed"])
+        for edit in entry["edits"]:
+            if edit["op"] == "scale":
+                state[edit["key"]].mul_(edit["factor"])
+            elif edit["op"] == "fill":
+                state[edit["key"]].fill_(edit["value"])
+            else:
+                assert edit["op"] == "seeded", edit
+                array = seeds.seeded_array(edit["source"], tuple(state[edit["key"]].shape), edit["seed"])
+                state[edit["key"]] = torch.from_numpy(np.asarray(array)) * edit["scale"]
+        module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()}, strict=True)
+        made[entry["module"]] = module
+    return made
+
+
+@pytest.fixture(scope="session")
+def golden_module() -> Callable[[Mapping[str, Any], str], nn.Module]:
+    """`golden_module(case, name)`: an untrained module in the sizes of a case."""
+    return _untrained
+
+
+@pytest.fixture(scope="session")
+def golden_modules() -> Callable[[Mapping[str, Any]], dict[str, nn.Module]]:
+    """`golden_modules(case)`: the modules of a case's `seeded` list by name, seeded and edited."""
+    return _seeded
+
+
+def _golden_samples(images: Array, masks: Array) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return images/255 `(N, 3, H, W)` and masks, each divided by 255 only where its own maximum exceeds 1."""
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    truth = torch.stack([torch.from_numpy(mask).float() / (255 if mask.max() > 1 else 1) for mask in masks])
+    return pictures, truth[:, None]
+
+
+@pytest.fixture(scope="session")
+def golden_samples() -> Callable[[Array, Array], tuple[torch.Tensor, torch.Tensor]]:
+    """`golden_samples(images_u8, masks_u8)`: the tensors that the goldens were made with."""
+    return _golden_samples
 
 
 @pytest.fixture(autouse=True)
