@@ -102,3 +102,43 @@ PRESETS: dict[str, NetworkConfig] = {
 }
 """`backbone`: a shared ResNet-18 and a generated decoder (published weights); `full`: everything generated; `tiny`: for 64-pixel
 images and tests (0.38 million parameters)."""
+
+
+class SegmenterConfig(Config):
+    """One-shot segmentation of a clip: how a code is fitted to the given masks, and how frames are shown to the network."""
+
+    model: Literal["coeffnet", "singlenet"] = Field(
+        default="coeffnet", description="what is fitted to a mask: coefficients of the codes in the weights, or a free code"
+    )
+    epochs: int = Field(default=20, ge=0, description="passes over the clip's length, with crops of the annotated frame alone")
+    steps: int | None = Field(
+        default=None, ge=0, description="training steps of a fit; unset = `epochs` times frames / `batch_size`, as published"
+    )
+    lr: float = Field(default=4e-4, gt=0, description="learning rate of RMSprop")
+    batch_size: int = Field(default=8, ge=1, description="crops in a training step")
+    resize: tuple[int, int] = Field(default=(256, 256), description="height and width that images are resized to")
+    window: Literal["frame", "square"] = Field(
+        default="frame",
+        description="frame: the whole frame is resized; square: squares of the shorter side, the geometry of training, averaged",
+    )
+    crop: bool = Field(default=True, description="fit on random squares of the annotated frame, as on DAVIS; no: on all of it")
+    frames_at_once: int = Field(
+        default=8, ge=1, description="frames whose statistics the norms share, as in the published evaluation; 1 never looks ahead"
+    )
+    objects_at_once: int = Field(default=4, ge=1, description="codes in one pass of the generated networks")
+    encoder_norm: Literal["batch", "running"] = Field(
+        default="batch", description="statistics of the encoder's norms; the published numbers are those of the batch"
+    )
+    shots: int = Field(default=5, ge=1, description="annotated frames of an object that are kept; further masks replace the oldest")
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _pair(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int) else value
+
+    @field_validator("resize")
+    @classmethod
+    def _large_enough(cls, value: tuple[int, int]) -> tuple[int, int]:
+        if min(value) < 16:
+            raise ValueError("must be at least 16 pixels on each side")
+        return value
