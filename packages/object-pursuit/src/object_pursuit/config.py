@@ -123,13 +123,15 @@ class SegmenterConfig(Config):
     )
     crop: bool = Field(default=True, description="fit on random squares of the annotated frame, as on DAVIS; no: on all of it")
     frames_at_once: int = Field(
-        default=8, ge=1, description="frames whose statistics the norms share, as in the published evaluation; 1 never looks ahead"
+        default=8, ge=1, description="frames whose statistics the norms share, as published; 1 never looks ahead"
     )
     objects_at_once: int = Field(default=4, ge=1, description="codes in one pass of the generated networks")
     encoder_norm: Literal["batch", "running"] = Field(
         default="batch", description="statistics of the encoder's norms; the published numbers are those of the batch"
     )
-    shots: int = Field(default=5, ge=1, description="annotated frames of an object that are kept; further masks replace the oldest")
+    shots: int = Field(
+        default=5, ge=1, description="annotated frames of an object that are kept; further ones replace the oldest"
+    )
 
     @field_validator("resize", mode="before")
     @classmethod

@@ -248,7 +248,8 @@ def given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, BinaryMask
     for prompt in prompts:
         if prompt.mask is None:
             raise UsageError(
-                f"object {prompt.object_id} of frame {frame.name} has no mask", expected="a mask: codes are fitted to nothing else"
+                f"object {prompt.object_id} of frame {frame.name} has no mask",
+                expected="a mask: codes are fitted to nothing else",
             )
         if not 0 < prompt.object_id < 2**16:
             raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
