@@ -129,6 +129,10 @@ class SegmenterConfig(Config):
     encoder_norm: Literal["batch", "running"] = Field(
         default="batch", description="statistics of the encoder's norms; the published numbers are those of the batch"
     )
+    bases: str | None = Field(
+        default=None, description="codes to combine instead of those in the weights: a folder of code files, or a checkpoint"
+    )
+    backbone: str | None = Field(default=None, description="file of the encoder, for weights that come without one")
     shots: int = Field(
         default=5, ge=1, description="annotated frames of an object that are kept; further ones replace the oldest"
     )

@@ -9,18 +9,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from object_pursuit.annotated import AnnotatedFrames
-from object_pursuit.config import SegmenterConfig
+from object_pursuit.clipfit import CodeFitter
+from object_pursuit.config import PRESETS, SegmenterConfig
 from object_pursuit.model import Hypernet
 from object_pursuit.model.primary import run_stages
+from object_pursuit.parts import Parts, load_parts, seeded_parts
 from object_pursuit.samples import ObjectImages
+from object_pursuit.weights import is_none
 from object_pursuit.windows import join_windows, window_boxes, window_images
-from vos_core.contract import FrameReader, Precision
+from vos_core.config import build_config
+from vos_core.contract import BuildRequest, FrameReader, Precision
 from vos_core.errors import FrameError, MaskError, UsageError
 from vos_core.types import BinaryMask, Frame, FrameResult, LabelMap, Prompt, RgbImage
 
@@ -46,12 +51,12 @@ class ObjectPursuitSegmenter:
 
     Args:
         hypernet: from codes to weights.
-        encoder: shared encoder; None where it is generated.
+        encoder: as `frozen_encoder` returns it; None where it is generated.
         fit: makes a code; see `FitCode`.
         config: see `SegmenterConfig`.
         seed: of the crops that codes are fitted to.
         device: torch device string.
-        precision: of the generated networks; codes are fitted in fp32.
+        precision: of the generated networks.
         probabilities: fill `FrameResult.probs`.
     """
 
@@ -73,7 +78,7 @@ class ObjectPursuitSegmenter:
         self.seed, self.precision, self.probabilities, self.fit = seed, precision, probabilities, fit
         self.device = torch.device(device)
         self.hypernet = hypernet
-        self.encoder = None if encoder is None else _frozen_encoder(encoder, self.config.encoder_norm)
+        self.encoder = encoder
         self.reset()
 
     @property
@@ -264,10 +269,46 @@ def given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, BinaryMask
     return masks
 
 
-def _frozen_encoder(encoder: nn.Module, norm: str) -> nn.Module:
+def frozen_encoder(encoder: nn.Module, norm: str) -> nn.Module:
     """Return a copy whose norms use the statistics of the batch, or those stored, and never change the stored ones."""
     frozen = copy.deepcopy(encoder).requires_grad_(False).train(norm == "batch")
     for module in frozen.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 0.0
     return frozen
+
+
+def build_segmenter(request: BuildRequest) -> ObjectPursuitSegmenter:
+    """Return the segmenter that a request describes; see `object_pursuit.build`.
+
+    Raises:
+        ConfigError: an option that the method has not.
+        UsageError: an unknown variant, one that the weights do not have, or a path that does not exist.
+        WeightsError: weights that cannot be read or do not fit.
+    """
+    config = build_config(SegmenterConfig, request.options)
+    default = next(iter(PRESETS))
+    variant = request.variant or default
+    if variant not in PRESETS:
+        raise UsageError(f"there is no variant '{variant}'", expected=f"one of: {', '.join(PRESETS)}")
+    codes, backbone = (None if is_none(path) else Path(str(path)) for path in (config.bases, config.backbone))
+    if request.weights is None:
+        parts = seeded_parts(PRESETS[variant], seed=request.seed)
+    else:
+        parts = load_parts(request.weights, codes=codes, backbone=backbone)
+        if variant != default and parts.hypernet.table != PRESETS[variant].table:  # nobody who names none means the default
+            raise UsageError(f"{request.weights} is no network of variant '{variant}'", fix="Leave out --variant")
+    device = torch.device(request.device)
+    encoder = None if parts.encoder is None else frozen_encoder(parts.encoder, config.encoder_norm).to(device)
+    parts = Parts(parts.hypernet.to(device).requires_grad_(False), encoder, parts.codes.to(device), parts.names)
+    fitter = CodeFitter(parts, config, seed=request.seed, device=request.device, precision=request.precision)
+    return ObjectPursuitSegmenter(
+        parts.hypernet,
+        encoder,
+        fitter,
+        config,
+        seed=request.seed,
+        device=request.device,
+        precision=request.precision,
+        probabilities=request.probabilities,
+    )

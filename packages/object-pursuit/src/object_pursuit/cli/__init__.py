@@ -8,6 +8,7 @@ from object_pursuit.__about__ import __version__
 from vos_core.cli.main import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "infer": ("object_pursuit.cli.infer", "Follow objects through videos, folders of clips or data sets."),
     "synth-data": ("object_pursuit.cli.synth_data", "Draw objects with exact masks to try everything with."),
     "collect-thor": ("object_pursuit.cli.collect_thor", "Collect iThor data from the AI2-THOR simulator."),
 }
