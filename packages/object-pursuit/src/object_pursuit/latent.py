@@ -14,7 +14,7 @@ from object_pursuit.quality import dice
 from object_pursuit.samples import Samples
 from vos_core.errors import UsageError
 
-Projection = Literal["pca", "mds"]
+Projection = Literal["pca", "directions"]
 CODES_AT_ONCE = 4
 
 
@@ -23,8 +23,8 @@ def project(codes: Tensor, how: Projection = "pca") -> tuple[Tensor, Tensor]:
 
     Args:
         codes: `(K, z_dim)`.
-        how: `pca` keeps as much of the variance as two axes can; `mds` places codes so that distances are like their cosine
-            distances, for codes whose length means little.
+        how: `pca` keeps as much of the variance as two axes can; `directions` does so for codes scaled to one length, whose
+            distances are those of their angles.
 
     Raises:
         UsageError: fewer than two codes.
@@ -32,16 +32,10 @@ def project(codes: Tensor, how: Projection = "pca") -> tuple[Tensor, Tensor]:
     if len(codes) < 2:
         raise UsageError(f"{len(codes)} code", expected="two codes or more to draw a space of them")
     wide = codes.double()
-    if how == "pca":
-        centred = wide - wide.mean(0)
-        left, values, _ = torch.linalg.svd(centred, full_matrices=False)
-        axes, strength = left * values, values.square()
-    else:
-        distance = (1 - cosines(wide)).clamp(min=0)
-        centre = torch.eye(len(wide), dtype=torch.float64) - 1 / len(wide)
-        found, vectors = torch.linalg.eigh(-0.5 * centre @ distance.square() @ centre)
-        strength = found.clamp(min=0).flip(0)
-        axes = vectors.flip(1) * strength.sqrt()
+    if how == "directions":
+        wide = nn.functional.normalize(wide, dim=1)
+    left, values, _ = torch.linalg.svd(wide - wide.mean(0), full_matrices=False)
+    axes, strength = left * values, values.square()
     places = torch.zeros(len(wide), 2, dtype=torch.float64)
     shares = torch.zeros(2, dtype=torch.float64)
     count = min(2, axes.shape[1])
