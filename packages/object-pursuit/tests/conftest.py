@@ -122,7 +122,7 @@ def _seeded(case: Mapping[str, Any]) -> dict[str, nn.Module]:
                 state[edit["key"]].fill_(edit["value"])
             else:
                 assert edit["op"] == "seeded", edit
-                array = seeds.seeded_array(edit["source"], tuple(state[edit["key"]].shape), edit["seed"])
+                array = seeds.seeded_array(edit["source"], tuple(state[edit["key"]].shape), edit.get("seed", entry["seed"]))
                 state[edit["key"]] = torch.from_numpy(np.asarray(array)) * edit["scale"]
         module.load_state_dict({key.removeprefix(prefix): value for key, value in state.items()}, strict=True)
         made[entry["module"]] = module
@@ -143,7 +143,7 @@ def golden_modules() -> Callable[[Mapping[str, Any]], dict[str, nn.Module]]:
 
 def _golden_samples(images: Array, masks: Array) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images/255 `(N, 3, H, W)` and masks, each divided by 255 only where its own maximum exceeds 1."""
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255  # NCHW decides which kernels run
     truth = torch.stack([torch.from_numpy(mask).float() / (255 if mask.max() > 1 else 1) for mask in masks])
     return pictures, truth[:, None]
 

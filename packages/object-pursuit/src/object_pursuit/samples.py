@@ -19,8 +19,8 @@ class Samples:
     masks: Tensor
 
     def to(self, device: torch.device | str) -> Samples:
-        """Return the batch on `device`."""
-        return Samples(self.images.to(device, non_blocking=True), self.masks.to(device, non_blocking=True))
+        """Return the batch on `device`, images in NCHW order: strides decide which kernels run, and so the last digits."""
+        return Samples(self.images.to(device, non_blocking=True).contiguous(), self.masks.to(device, non_blocking=True))
 
 
 class ObjectImages(Protocol):

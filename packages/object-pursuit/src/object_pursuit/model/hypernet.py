@@ -12,6 +12,7 @@ from object_pursuit.model.kernel_tail import generate_kernels
 SEED_SIDE = 32
 """A code is first spread over 32 x 32 numbers, from which kernels grow."""
 _SLOPE = 0.01
+PARTS = ("weight", "bn_weight", "bn_bias")
 
 
 class Mlp(nn.Module):
@@ -27,9 +28,9 @@ class Mlp(nn.Module):
         self.net = nn.Sequential(LinearRelu(z_dim, width), LinearRelu(width, width), nn.Linear(width, width))
         _init_linear(self.net[2])
 
-    def forward(self, z_MD: Tensor) -> Tensor:
-        """Return `(M, width)` of codes `(M, z_dim)`."""
-        return self.net(z_MD)
+    def forward(self, z: Tensor) -> Tensor:
+        """Return `(width,)` of a code, `(M, width)` of M codes."""
+        return self.net(z)
 
 
 class LinearRelu(nn.Module):
@@ -41,7 +42,7 @@ class LinearRelu(nn.Module):
         _init_linear(self.net[0])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return `(M, outside)` of `(M, inside)`."""
+        """Return `(..., outside)` of `(..., inside)`."""
         return self.net(x)
 
 
@@ -77,21 +78,22 @@ class HyperBlock(nn.Module):
         layers += [nn.Conv2d(inside, k * k, 5, padding=2), nn.LeakyReLU(_SLOPE)]
         layers.append(nn.Conv2d(k * k, k * k, (h - height + 1, w - width + 1)))
         self.conv_kernel_gen = nn.Sequential(*layers)
+        self.widest_map = h * w * inside
         self.bn_weight = Mlp(z_dim, height)
         self.bn_bias = Mlp(z_dim, height)
 
-    def forward(self, z_MD: Tensor, *, exact_order: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Return kernels `(M, out, in, k, k)`, gains `(M, out)` and offsets `(M, out)` of codes `(M, z_dim)`.
+    def forward(self, z: Tensor, *, exact_order: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Return kernel `(out, in, k, k)`, gain `(out)` and offset `(out)` of a code `(z_dim,)`, or of M codes, M first.
 
         Args:
-            z_MD: codes.
+            z: a code, or codes `(M, z_dim)`.
             exact_order: run the layers one by one as they are written, instead of the same sums in a cheaper order.
         """
         height, width, k, _ = self.shape
-        seed = self.expand_linear(z_MD).view(-1, 1, SEED_SIDE, SEED_SIDE)
+        seed = self.expand_linear(z).view(-1, 1, SEED_SIDE, SEED_SIDE)
         taps = self.conv_kernel_gen(seed) if exact_order else generate_kernels(self.conv_kernel_gen, seed)
-        kernels = taps.permute(0, 2, 3, 1).reshape(-1, height, width, k, k)  # tap (r, s) is channel r * k + s
-        return kernels, self.bn_weight(z_MD), self.bn_bias(z_MD)
+        kernels = taps.permute(0, 2, 3, 1).reshape(*z.shape[:-1], height, width, k, k)  # tap (r, s) is channel r * k + s
+        return kernels, self.bn_weight(z), self.bn_bias(z)
 
 
 class Hypernet(nn.Module):
@@ -107,7 +109,13 @@ class Hypernet(nn.Module):
         self.z_dim = z_dim
         self.table = dict(table)
         self.exact_order = False
+        """Whether layers run one by one as they are written, instead of the same sums in a cheaper order."""
         self.blocks = nn.ModuleDict({name.replace(".", "-"): HyperBlock(z_dim, shape) for name, shape in table.items()})
+
+    @property
+    def widest_map(self) -> int:
+        """Numbers in the widest map that one code passes through; what memory a pass needs."""
+        return max(block.widest_map for block in self.blocks.values())
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
         """Return `<layer>.weight` (out, in, k, k), `<layer>.bn_weight` (out) and `<layer>.bn_bias` (out) for every layer.
@@ -115,13 +123,10 @@ class Hypernet(nn.Module):
         Args:
             z: a code `(z_dim,)`, or codes `(M, z_dim)`, which put M before every shape.
         """
-        single = z.ndim == 1
-        codes = z[None] if single else z
         weights: dict[str, Tensor] = {}
         for name, block in zip(self.table, self.blocks.values(), strict=True):
-            kernel, gain, offset = block(codes, exact_order=self.exact_order)
-            for part, value in (("weight", kernel), ("bn_weight", gain), ("bn_bias", offset)):
-                weights[f"{name}.{part}"] = value[0] if single else value
+            parts = block(z, exact_order=self.exact_order)
+            weights |= {f"{name}.{part}": value for part, value in zip(PARTS, parts, strict=True)}
         return weights
 
 

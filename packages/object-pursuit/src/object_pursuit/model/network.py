@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -48,10 +49,18 @@ class CodeNetwork(nn.Module):
         """Return the code that this network segments with, `(z_dim,)`."""
         raise NotImplementedError
 
-    def run(self, images: Tensor, weights: Weights) -> Stages:
-        """Return all stages for images `(B, 3, H, W)`, 0-1, with generated `weights` of one code or of M."""
+    def run(
+        self, images: Tensor, weights: Weights, *, encoder: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    ) -> Stages:
+        """Return all stages for images `(B, 3, H, W)`, 0-1, with generated `weights` of one code or of M.
+
+        Args:
+            images: without normalisation.
+            weights: from the hypernetwork.
+            encoder: returns features that are known already, in place of the backbone.
+        """
         dropout = self.dropout == "always" or (self.dropout == "train" and self.training)
-        return run_stages(images, weights, self.backbone, dropout=dropout)
+        return run_stages(images, weights, self.backbone if encoder is None else encoder, dropout=dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(B, 1, H, W)` of images `(B, 3, H, W)`, 0-1."""

@@ -87,8 +87,9 @@ def run_aspp(high: Tensor, weights: Weights, *, dropout: bool, shared: bool) -> 
         F.relu(conv_norm(high, weights, f"aspp.aspp{branch}.atrous_conv", shared=shared, padding=rate, dilation=max(1, rate)))
         for branch, rate in _RATES
     ]
-    pooled = F.relu(conv_norm(high.mean((2, 3), keepdim=True), weights, "aspp.global_avg_pool.1", shared=shared))
-    branches.append(pooled.expand_as(branches[0]))  # enlarging one value
+    # Norm over one value per image: rounding is amplified here, so these are the very operations of the original.
+    pooled = F.relu(conv_norm(F.adaptive_avg_pool2d(high, 1), weights, "aspp.global_avg_pool.1", shared=shared))
+    branches.append(F.interpolate(pooled, size=branches[0].shape[-2:], mode="bilinear", align_corners=True))
     x = F.relu(conv_norm(_beside(branches, count_codes(weights)), weights, "aspp.conv1"))
     return F.dropout(x, 0.5) if dropout else x
 
