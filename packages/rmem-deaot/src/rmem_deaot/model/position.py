@@ -33,9 +33,9 @@ def sine_position(height: int, width: int, channels: int, device: torch.device) 
     divisor = 10000 ** (2 * torch.div(torch.arange(half), 2, rounding_mode="floor") / half)
 
     def axis(size: int) -> Tensor:
-        # Counted from 1; the last cell is a full turn.
-        place = torch.arange(1, size + 1, dtype=torch.float32)
-        angle = (place / (size + 1e-6) * 2 * math.pi)[:, None] / divisor
+        # The first cell is 0, the last one a full turn.
+        place = torch.arange(size, dtype=torch.float32)
+        angle = (place / (size - 1 + 1e-6) * 2 * math.pi)[:, None] / divisor
         return torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), 2).flatten(1)
 
     rows = axis(height)[:, None].expand(height, width, half)
