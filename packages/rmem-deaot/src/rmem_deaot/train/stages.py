@@ -65,9 +65,7 @@ def _vost(name: str, frames: int) -> Stage:
 
 
 _STAGES = (
-    Stage(
-        name="PRE", sources=("static",), lr=4e-4, min_lr=2e-5, weight_decay=0.03, merge=1.0, aux_ratio=0.1, own_masks=False
-    ),
+    Stage(name="PRE", sources=("static",), lr=4e-4, min_lr=2e-5, weight_decay=0.03, merge=1.0, aux_ratio=0.1, own_masks=False),
     Stage(name="PRE_YTB_DAV", sources=("youtubevos", "davis2017"), start="PRE"),
     Stage(name="PRE_YTB", sources=("youtubevos",), start="PRE"),
     Stage(name="YTB", sources=("youtubevos",)),
