@@ -91,8 +91,8 @@ def run_case(case: Mapping[str, Any], gold: Mapping[str, np.ndarray]) -> tuple[A
         limits=limits,
     )
     module = ClipPass(network, objective)
-    batch = ClipBatch(images, labels, tuple(case["obj_nums"]))
-    found = module(batch, case["step"], torch.from_numpy(gold["perm"]).argmax(2))
+    batch = ClipBatch(images, labels, tuple(case["obj_nums"]), torch.from_numpy(gold["perm"]).argmax(2))
+    found = module(batch, case["step"])
     found.loss.backward()
     return network, module, found
 

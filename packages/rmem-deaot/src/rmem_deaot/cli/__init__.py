@@ -10,6 +10,10 @@ from vos_core.cli.main import LazyGroup
 COMMANDS: dict[str, tuple[str, str]] = {
     "infer": ("rmem_deaot.cli.infer", "Follow objects through videos, folders of clips or data sets."),
     "eval": ("rmem_deaot.cli.evaluate", "Segment a benchmark the way its published numbers were made."),
+    "train": ("rmem_deaot.cli.train", "Train a stage of AOT, DeAOT or RMem."),
+    "demo": ("rmem_deaot.cli.demo", "Segment clips with first masks and write overlays and playable videos."),
+    "vost-metric": ("rmem_deaot.cli.vost_metric", "Score VOST results: J and J over the last quarter."),
+    "bench": ("rmem_deaot.cli.bench", "Segment and score a benchmark in one go."),
 }
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from rmem_deaot.config import SLOTS
 from rmem_deaot.model.network import AOTNetwork, Features, mask_unused
 from rmem_deaot.train.bank import BankLimits, TrainingMemory
 from rmem_deaot.train.samples import ClipBatch
@@ -112,35 +111,28 @@ class ClipPass(nn.Module):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def forward(self, batch: ClipBatch, step: int, tables: Tensor | None = None) -> ClipLoss:
-        """Return the loss.
-
-        Args:
-            batch: on the network's device.
-            step: of the stage.
-            tables: int64 `(B, 11)`: which identity channel each object is written to, background to 0; None = drawn anew.
-        """
-        tables = (draw_tables(len(batch.objects)) if tables is None else tables).to(batch.images.device)
+    def forward(self, batch: ClipBatch, step: int) -> ClipLoss:
+        """Return the loss of a batch on the network's device at a step of the stage."""
         frames = self._features(batch)
         labels = _known(batch)
         own = self.objective.uses_own_masks(step)
         memory = TrainingMemory(self.network, batch=len(batch.objects), limits=self.objective.limits)
 
-        id_emb = self._identity(labels[0], tables, cut_off=own)
+        id_emb = self._identity(labels[0], batch.channels, cut_off=own)
         first = self.network.propagate(frames[0], long=memory, id_emb=id_emb)
         short = self.network.write(first.pending, id_emb)
         weight = self.objective.aux(step)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
-            logits = [self._logits(first.maps, frames[0], tables, batch.objects)]
+            logits = [self._logits(first.maps, frames[0], batch)]
             losses = [self._frame_loss(logits[0], labels[0], batch.objects, step)]
         memory.put(0, short, logits[0], frames[0].size)
         last = 0
         for t in range(1, len(frames)):
             found = self.network.propagate(frames[t], long=memory, short=short)
-            logits.append(self._logits(found.maps, frames[t], tables, batch.objects))
+            logits.append(self._logits(found.maps, frames[t], batch))
             losses.append(self._frame_loss(logits[t], labels[t], batch.objects, step))
             mask = self.masks(logits[t], labels.shape[-2:]) if own else labels[t]
-            short = self.network.write(found.pending, self._identity(mask, tables, cut_off=own, ignore=not own))
+            short = self.network.write(found.pending, self._identity(mask, batch.channels, cut_off=own, ignore=not own))
             if t - last >= self.objective.gap:
                 memory.put(t, short, logits[t], frames[t].size)
                 last = t
@@ -158,18 +150,18 @@ class ClipPass(nn.Module):
         whole = self.network.encode_image(images)
         return [Features(*parts) for parts in zip(*(part.chunk(len(batch.images)) for part in whole), strict=True)]
 
-    def _identity(self, labels: Tensor, tables: Tensor, *, cut_off: bool, ignore: bool = False) -> Tensor:
-        """Return the identity embedding of label maps whose objects go to the channels that `tables` says."""
-        wide = F.pad(tables, (0, VOID + 1 - tables.shape[1]), value=-1)  # no channel for what is no object
+    def _identity(self, labels: Tensor, channels: Tensor, *, cut_off: bool, ignore: bool = False) -> Tensor:
+        """Return the identity embedding of label maps whose objects are written to `channels`."""
+        wide = F.pad(channels, (0, VOID + 1 - channels.shape[1]), value=-1)  # no channel for what is no object
         wide[:, VOID] = VOID
         placed = torch.gather(wide, 1, labels.flatten(1)).view_as(labels)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not cut_off):
             return self.network.encode_identity(self.network.one_hot(placed, ignore=ignore and self.objective.ignore))
 
-    def _logits(self, maps: Tensor, features: Features, tables: Tensor, objects: Sequence[int]) -> Tensor:
+    def _logits(self, maps: Tensor, features: Features, batch: ClipBatch) -> Tensor:
         found = self.network.decode(maps, features)
-        placed = torch.gather(found, 1, tables[:, :, None, None].expand(-1, -1, *found.shape[2:]))
-        return mask_unused(placed, objects)
+        placed = torch.gather(found, 1, batch.channels[:, :, None, None].expand(-1, -1, *found.shape[2:]))
+        return mask_unused(placed, batch.objects)
 
     def _frame_loss(self, logits: Tensor, labels: Tensor, objects: Sequence[int], step: int) -> Tensor:
         def compute(small: Tensor) -> Tensor:
@@ -191,8 +183,3 @@ def _known(batch: ClipBatch) -> Tensor:
     labels = batch.labels.long()
     count = torch.tensor(batch.objects, device=labels.device)[None, :, None, None]
     return labels.masked_fill((labels > count) & (labels != VOID), 0)
-
-
-def draw_tables(count: int) -> Tensor:
-    """Return `count` random orders of the ten identities, int64 `(count, 11)`; background stays."""
-    return torch.stack([torch.cat((torch.zeros(1, dtype=torch.long), 1 + torch.randperm(SLOTS))) for _ in range(count)])
