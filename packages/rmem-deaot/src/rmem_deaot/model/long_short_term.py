@@ -110,7 +110,8 @@ class RecurrentLayer(LongShortTermLayer):
         short = own or given.short
         assert short is not None, "a frame that is no reference needs the memory of another one"
         assert isinstance(self.short_term_attn, ProjectedRead)
-        recurrent = self.short_term_attn.attend(query, self.norm4(short.short_key + query), self.norm4(short.short_value + normed))
+        key, value = self.norm4(short.short_key + query), self.norm4(short.short_value + normed)
+        recurrent = self.short_term_attn.attend(query, key, value)
         long = self.long_term_attn.projection(given.long(given.index, query, own))
         return long + recurrent, Pending(query, normed, recurrent=recurrent)
 
@@ -121,5 +122,3 @@ class RecurrentLayer(LongShortTermLayer):
         short_key = self.linear_QMem(pending.recurrent)
         short_value = self.linear_VMem(pending.recurrent + id_emb)
         return LayerMemory(pending.key, value, short_key, short_value)
-
-

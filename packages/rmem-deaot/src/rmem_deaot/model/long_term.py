@@ -34,7 +34,8 @@ class FrameMemory:
     def __call__(self, layer: int, query: Tensor, own: LayerMemory | None) -> Tensor:
         """Read the stored frames, or `own` alone where it is given."""
         held = [own] if own is not None else [frame[layer] for frame in self.frames]
-        return attend(self.placed_query(query), self.placed_keys([memory.key for memory in held]), _joined(held), heads=self.heads)
+        keys = self.placed_keys([memory.key for memory in held])
+        return attend(self.placed_query(query), keys, _joined(held), heads=self.heads)
 
     def placed_query(self, query: Tensor) -> Tensor:
         """Return the query with the current frame's position."""

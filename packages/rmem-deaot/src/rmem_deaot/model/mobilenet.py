@@ -1,6 +1,7 @@
 """MobileNetV2 at output stride 16, with the attribute names of the official checkpoints.
 
-Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks". The last stride is replaced by dilation; norms are frozen.
+Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks". The last stride is a dilation;
+norms are frozen.
 """
 
 from __future__ import annotations
