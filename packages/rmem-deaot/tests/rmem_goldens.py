@@ -38,7 +38,8 @@ def check_tensor(case: Mapping[str, Any], gold: Mapping[str, np.ndarray], name: 
     scale = gold[f"{name}_stats"][1] if f"{name}_stats" in gold else stats[1]
     atol = tolerance["tensor_atol_per_std"] * scale
     if name in gold:
-        np.testing.assert_allclose(sliced(case, name, value), gold[name], rtol=tolerance["tensor_rtol"], atol=atol, err_msg=name)
+        found = sliced(case, name, value)
+        np.testing.assert_allclose(found, gold[name], rtol=tolerance["tensor_rtol"], atol=atol, err_msg=name)
     if f"{name}_stats" in gold:
         np.testing.assert_allclose(
             stats, gold[f"{name}_stats"], rtol=tolerance["tensor_rtol"], atol=atol, err_msg=f"{name} stats"
