@@ -16,6 +16,7 @@ from pathlib import Path
 CLIP = ["--video", "clip/JPEGImages", "--mask", "clip/first.png"]
 SMOKE = {
     "vos-core": ("vos", ["run", "--method", "flow", *CLIP, "--output", "out"]),
+    "rmem-deaot": ("rmem-deaot", ["infer", *CLIP, "--weights", "random", "--variant", "deaott", "--output", "out"]),
     "stcn-ttt": ("stcn-ttt", ["infer", *CLIP, "--weights", "random", "--res", "96", "--output", "out"]),
 }
 FRAMES = 6

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("rmem_deaot.cli.train", "Train a stage of AOT, DeAOT or RMem."),
     "demo": ("rmem_deaot.cli.demo", "Segment clips with first masks and write overlays and playable videos."),
     "vost-metric": ("rmem_deaot.cli.vost_metric", "Score VOST results: J and J over the last quarter."),
+    "inspect": ("rmem_deaot.cli.inspect", "Say which variant a checkpoint is; check that it loads."),
     "bench": ("rmem_deaot.cli.bench", "Segment and score a benchmark in one go."),
 }
 
