@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import copy
-import fnmatch
-import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rmem_goldens import sliced
 from torch import nn
 
 from rmem_deaot.config import VARIANTS
@@ -23,34 +22,14 @@ from rmem_deaot.train.objective import ClipLoss, ClipPass, Objective
 from rmem_deaot.train.recipe import average_of, parameter_groups_of, rate_schedule
 from rmem_deaot.train.samples import ClipBatch
 from rmem_deaot.train.stages import STAGES, Stage
-from vos_core.testing import GOLDENS, golden_cases, seeded_module
+from vos_core.testing import GOLDENS, golden_cases
 from vos_core.training.losses import hardest_cross_entropy, soft_jaccard
 from vos_core.training.optim import build_optimizer
 from vos_core.training.schedule import apply_schedule
 
 pytestmark = pytest.mark.parity
 FOLDER = GOLDENS / "rmem-deaot"
-
-
-@functools.lru_cache(maxsize=1)
-def seeded_network(variant: str, seed: int, scales: str) -> AOTNetwork:
-    network = AOTNetwork(VARIANTS[variant].network)
-    state = seeded_module().seeded_state(network, seed)
-    for pattern, factor in json.loads(scales):
-        for key in fnmatch.filter(state, pattern):
-            state[key].mul_(factor)
-    network.load_state_dict(state, strict=True)
-    return network
-
-
-def sliced(x: torch.Tensor, key: str, slices: Mapping[str, Any]) -> np.ndarray:
-    rule = next((rule for pattern, rule in slices.items() if fnmatch.fnmatchcase(key, pattern)), None)
-    array = x.detach().numpy()
-    if rule is None:
-        return array
-    if isinstance(rule, dict):
-        return array.reshape(-1)[: rule["stop"] : rule["step"]]
-    return array[tuple(slice(None, None, step) for step in rule)]
+Build = Callable[[Mapping[str, Any]], AOTNetwork]
 
 
 def without_drops(network: nn.Module) -> nn.Module:
@@ -61,11 +40,10 @@ def without_drops(network: nn.Module) -> nn.Module:
     return network
 
 
-def run_case(case: Mapping[str, Any], gold: Mapping[str, np.ndarray]) -> tuple[AOTNetwork, ClipPass, ClipLoss]:
+def run_case(case: Mapping[str, Any], gold: Mapping[str, np.ndarray], build: Build) -> tuple[AOTNetwork, ClipPass, ClipLoss]:
     assert case["precision"] == "float32"
     assert case["st_skip"] == 1
-    assert not case["override_keys"]
-    network = copy.deepcopy(seeded_network(case["variant"], case["seed"], json.dumps(case["scales"])))
+    network = copy.deepcopy(build(case))
     assert network.config.align_corners == case["align_corners"]
     assert network.config.temporal_position == case["tpe"]
     if not case["random_drops"]:
@@ -119,21 +97,21 @@ def check_losses_and_norms(case: Any, gold: Any, network: AOTNetwork, found: Cli
 
 
 @pytest.mark.parametrize("case", golden_cases("rmem-deaot", "train_loss"))
-def test_clips_cost_what_they_must(case: Any) -> None:
+def test_clips_cost_what_they_must(case: Any, golden_network: Build) -> None:
     gold = np.load(FOLDER / case["file"])
-    network, _, found = run_case(case, gold)
+    network, _, found = run_case(case, gold, golden_network)
     check_losses_and_norms(case, gold, network, found)
     for held in found.bank:
         assert list(held) == gold["bank"].tolist()
 
 
 @pytest.mark.parametrize("case", golden_cases("rmem-deaot", "train_step"))
-def test_a_step_moves_every_weight_as_it_must(case: Any) -> None:
+def test_a_step_moves_every_weight_as_it_must(case: Any, golden_network: Build) -> None:
     gold, allowed, settings = np.load(FOLDER / case["file"]), case["tolerance"], case["optimizer"]
-    network, module, found = run_case(case, gold)
+    network, module, found = run_case(case, gold, golden_network)
     norms = check_losses_and_norms(case, gold, network, found)
     masks = torch.stack([module.masks(one, gold["frames"].shape[2:4]) for one in found.logits])
-    for mine, expected in zip(sliced(masks, "pred", case["slices"]), gold["pred"], strict=True):
+    for mine, expected in zip(sliced(case, "pred", masks), gold["pred"], strict=True):
         assert (mine == expected).mean() >= allowed["pred_equal"]
     total = float(np.sqrt(sum(norm**2 for norm in norms.values() if norm >= 0)))
     expected_total = float(gold["grad_total_norm"])
@@ -155,14 +133,14 @@ def test_a_step_moves_every_weight_as_it_must(case: Any) -> None:
     optimizer.step()
     for name in case["compared_params"]:
         gradient, moved = gold[f"grad:{name}"], gold[f"delta:{name}"]
-        delta = sliced(parameters[name].detach() - before[name], f"delta:{name}", case["slices"])
+        delta = sliced(case, f"delta:{name}", parameters[name].detach() - before[name])
         rate = rates[id(parameters[name])][0]
         if gradient.size == 0:
             assert parameters[name].grad is None
             assert not moved.any()
             assert not delta.any()
             continue
-        mine = sliced(parameters[name].grad, f"grad:{name}", case["slices"])
+        mine = sliced(case, f"grad:{name}", parameters[name].grad)
         largest = parameters[name].grad.abs().max().item()
         assert np.abs(mine - gradient).max() <= allowed["grad_rel_to_max"] * largest, name
         clear = np.abs(gradient) >= allowed["delta_skip_grad_below_rel"] * largest
