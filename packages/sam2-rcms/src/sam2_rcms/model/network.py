@@ -120,7 +120,7 @@ class SAM2(nn.Module):
         self,
         stride16: Tensor,
         memories: Sequence[Tensor],
-        codes: Sequence[int],
+        codes: Sequence[int] | Tensor,
         pointers: Tensor | None,
         distances: Tensor | None,
         *,
@@ -131,7 +131,8 @@ class SAM2(nn.Module):
         Args:
             stride16: `(B or 1, 256, h, w)`.
             memories: spatial memories `(B, 64, h, w)` each, at least one.
-            codes: temporal code of each, an index into `maskmem_tpos_enc`; `SPATIAL_MEMORIES - 1` for conditioning frames.
+            codes: temporal code of each, an index into `maskmem_tpos_enc`, `SPATIAL_MEMORIES - 1` for conditioning frames:
+                one for all objects, or int64 `(B, M)`.
             pointers: object pointers `(B, P, 256)`, or None.
             distances: frames between each pointer's frame and this one `(P,)` or `(B, P)`.
             span: what distances are divided by, at least 1.
@@ -141,7 +142,9 @@ class SAM2(nn.Module):
         device = stride16.device
         grid_pos = sine_map(height, width, MEMORY, device).flatten(2).transpose(1, 2)
         tokens = [memory.flatten(2).transpose(1, 2) for memory in memories]
-        positions = [grid_pos + self.maskmem_tpos_enc[code].view(1, 1, MEMORY) for code in codes]
+        table = self.maskmem_tpos_enc.flatten(1)
+        times = table[codes.T].unsqueeze(2) if isinstance(codes, Tensor) else [table[code].view(1, 1, MEMORY) for code in codes]
+        positions = [grid_pos + time for time in times]
         count = 0
         if pointers is not None and distances is not None and pointers.shape[1]:
             count = pointers.shape[1] * POINTER_TOKENS
