@@ -69,6 +69,9 @@ class Suite(Config):
     title: str = "Benchmark"
     sets: tuple[ClipSet, ...] = Field(min_length=1)
     methods: str | None = Field(default=None, description="NAME or NAME:VARIANT, separated by commas; all installed if absent")
+    options: tuple[str, ...] = Field(
+        default=(), description="METHOD.KEY=VALUE: options of single methods; those of methods that are not run are left out"
+    )
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     threads: int | None = Field(default=None, ge=1, description="CPU threads for computing")
@@ -108,7 +111,11 @@ def command(
     """
     overrides = {key: value for key, value in (("device", device), ("precision", precision), ("threads", threads)) if value}
     plan = read_suite(suite, overrides)
-    specs = parse_methods(methods or plan.methods, weights=pairs(weights, option="--weights"), options=grouped(assignments))
+    specs = parse_methods(
+        methods or plan.methods,
+        weights=pairs(weights, option="--weights"),
+        options=grouped((*options_of(plan, methods), *assignments)),
+    )
     target = output or OUT / Path(suite).stem
     failed = ran = 0
     for name, selection in clip_sets(plan, clips):
@@ -156,6 +163,13 @@ def read_suite(name: str, overrides: dict[str, Any]) -> Suite:
         known = ", ".join(sorted(item.stem for item in SUITES.glob("*.yaml")))
         raise ConfigError(f"no suite '{name}'", expected=f"one of {known}, or a YAML file")
     return build_config(Suite, read_yaml(path), overrides)
+
+
+def options_of(suite: Suite, methods: str | None) -> tuple[str, ...]:
+    """Return the suite's options of the methods that run: `methods`, else the suite's, else all installed."""
+    named = methods or suite.methods
+    running = {part.strip().partition(":")[0] for part in named.split(",")} if named else set(discover())
+    return tuple(text for text in suite.options if text.partition(".")[0] in running)
 
 
 def clip_sets(suite: Suite, folder: Path | None) -> list[tuple[str, Selection]]:

@@ -65,6 +65,18 @@ def test_clips_given_replace_the_sets_of_the_suite(benchmark, tmp_path):
     assert [clip["name"] for clip in record["runs"][0]["clips"]] == ["scale-000"]
 
 
+def test_a_suite_gives_options_to_the_methods_that_run_alone(benchmark, tmp_path):
+    suite = SUITE + "options: [flow.method=x, stcn-ttt.res=96]\n"
+    (tmp_path / "options.yaml").write_text(suite)
+    plan = benchmark.read_suite(str(tmp_path / "options.yaml"), {})
+    assert benchmark.options_of(plan, None) == ()
+    assert benchmark.options_of(plan, "copy, flow:a") == ("flow.method=x",)
+    assert run(benchmark, "--suite", tmp_path / "options.yaml").exit_code == 0
+    wrong = run(benchmark, "--suite", tmp_path / "options.yaml", "--methods", "flow")
+    assert isinstance(wrong.exception, ConfigError)
+    assert "method" in str(wrong.exception)
+
+
 def test_a_suite_without_any_data_is_refused(benchmark, tmp_path):
     (tmp_path / "far.yaml").write_text("sets: [{name: a, layout: davis, root: $VOS_TEST_NOT_SET}]")
     result = run(benchmark, "--suite", tmp_path / "far.yaml", "--methods", "copy")

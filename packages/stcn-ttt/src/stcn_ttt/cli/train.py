@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from stcn_ttt.train.stages import CHAINS, STAGES
-from vos_core.cli.options import json_option
+from vos_core.cli.options import training_options
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
 
@@ -20,7 +20,6 @@ _PATH = click.Path(path_type=Path)
 @click.option("--stage", type=click.Choice([str(number) for number in STAGES]), help="One stage.")
 @click.option("--chain", type=click.Choice(list(CHAINS)), help="In its place: stages in order, each from the one before.")
 @click.option("--id", "name", default="stcn", show_default=True, help="Name of the run; names its folders and files.")
-@click.option("-o", "--output", type=_PATH, default=Path("saves"), show_default=True, help="Folder of runs.")
 @click.option("--static_root", "--static-root", type=_PATH, help="Sets of still images (stage 0).")
 @click.option("--bl_root", "--bl-root", type=_PATH, help="BL30K (stage 1).")
 @click.option("--yv_root", "--yv-root", type=_PATH, help="YouTube-VOS (stages 2 and 3).")
@@ -38,18 +37,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--lr", type=float, default=1e-5, show_default=True, help="Adam's learning rate.")
 @click.option("--gamma", type=float, default=0.1, show_default=True, help="Factor of each drop.")
 @click.option("--size", type=click.IntRange(32), default=384, show_default=True, help="Side of the samples in pixels.")
-@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches per step.")
-@click.option("--num_workers", "--num-workers", type=click.IntRange(0), default=8, show_default=True, help="Loader processes.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda; torchrun deals out GPUs.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: fp16 on CUDA as published, else fp32]")
 @click.option("--no_amp", "--no-amp", is_flag=True, help="The same as --precision fp32.")
 @click.option("--benchmark", is_flag=True, help="Let cuDNN time its algorithms.")
 @click.option("--debug", is_flag=True, help="Log and draw every step, detect where a NaN began.")
-@click.option("--save-every", type=click.IntRange(1), default=50_000, show_default=True, help="Steps between checkpoints.")
-@click.option("--seed", type=click.IntRange(0), default=14159265, show_default=True, help="Seed of everything random.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard logs with pictures (extra vos-core[train]).")
-@json_option
+@training_options
 def command(stage: str | None, chain: str | None, **options: Any) -> None:
     """Train STCN; the same command goes on where a run stopped, bit for bit on a CPU. Starts under torchrun as well.
 
@@ -80,6 +71,7 @@ def command(stage: str | None, chain: str | None, **options: Any) -> None:
         davis_subset=options.pop("davis_subset"),
     )
     steps = options.pop("steps")
+    recipe = {name: value for name in ("seed", "save_every") if (value := options.pop(name)) is not None}
     settings = TrainOptions(
         roots=roots,
         milestones=None if steps is None else _milestones(steps),
@@ -88,6 +80,7 @@ def command(stage: str | None, chain: str | None, **options: Any) -> None:
         log_every=1 if debug else 100,
         picture_every=1 if debug else 800,
         **options,
+        **recipe,
     )
     with torch.autograd.set_detect_anomaly(debug), ranks_from_environment(device) as ranks:
         network = train_chain(stages, settings, ranks)

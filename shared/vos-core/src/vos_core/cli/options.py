@@ -56,6 +56,34 @@ def compute_options(function: F) -> F:
     )(function)
 
 
+def training_options(function: F) -> F:
+    """Add what every `train` command shares.
+
+    The function receives `output` (Path), `device`, `precision` (None = the recipe's own), `threads`, `num_workers`,
+    `accumulate`, `seed` and `save_every` (None = the recipe's own), `tensorboard` and `as_json`.
+    """
+    return _stack(
+        click.option(
+            "-o", "--output", type=click.Path(path_type=Path), default=Path("saves"), show_default=True, help="Folder of runs."
+        ),
+        click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches per step."),
+        click.option(
+            "--num-workers", "--num_workers", type=click.IntRange(0), default=8, show_default=True, help="Loader processes."
+        ),
+        click.option("--save-every", type=click.IntRange(1), help="Steps between checkpoints [default: the recipe's]."),
+        click.option(
+            "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda; torchrun deals out GPUs."
+        ),
+        click.option(
+            "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="[default: the recipe's on CUDA, else fp32]"
+        ),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads for computing [default: the libraries' choice]."),
+        click.option("--seed", type=click.IntRange(0), help="Seed of everything random [default: the recipe's]."),
+        click.option("--tensorboard", is_flag=True, help="Also write TensorBoard logs (extra vos-core[train])."),
+        json_option,
+    )(function)
+
+
 def ops_option(function: F) -> F:
     """Add `--ops`."""
     return click.option("--ops", metavar="BACKEND", help="Backend of all ops, or op=backend,...: auto, torch, triton, opencv.")(

@@ -49,13 +49,13 @@ def quality_charts(records: Sequence[RunRecord]) -> list[Chart]:
             continue
         lines = [(index, label, curve) for index, (label, curve) in enumerate(zip(labels(records), curves, strict=True)) if curve]
         means = ", ".join(f"{label} {sum(curve.values()) / len(curve):.2f}" for _, label, curve in lines)
-        chart = Chart(f"J&F per frame: {name}", f"Mean over frames: {means}.", _json(_quality_figure(lines)))
+        chart = Chart(f"J&F per frame: {name}", f"Mean over frames: {means}.", figure_json(_quality_figure(lines)))
         found.append((sum(values) / len(values), chart))
     return [chart for _, chart in sorted(found, key=lambda item: item[0])]
 
 
 def _quality_figure(lines: Sequence[tuple[int, str, dict[str, float]]]) -> Any:
-    figure = _figure("J&F", x_title="frame")
+    figure = plain_figure("J&F", x_title="frame")
     figure.update_yaxes(range=[-0.02, 1.02])
     # A category axis would otherwise take its order from the first run, which may lack frames.
     names = sorted({name for _, _, curve in lines for name in curve})
@@ -75,25 +75,27 @@ def cost_charts(records: Sequence[RunRecord]) -> list[Chart]:
     if not timed:
         return []
     names, colours = [row.label for _, row in timed], [_colour(i) for i, _ in timed]
-    speed = _figure("seconds per frame")
+    speed = plain_figure("seconds per frame")
     speed.add_bar(x=names, y=[row.seconds_per_frame for _, row in timed], marker_color=colours, showlegend=False)
-    memory = _figure("MiB")
+    memory = plain_figure("MiB")
     memory.add_bar(x=names, y=[(row.peak_memory_bytes or 0) / _MIB for _, row in timed], name="peak", marker_color=colours)
     memory.add_bar(
         x=names, y=[(row.state_bytes or 0) / _MIB for _, row in timed], name="held by the method", marker={"color": "#9aa0a6"}
     )
     charts = [
-        Chart("Speed", "; ".join(f"{row.label} {row.seconds_per_frame:.4f} s/frame" for _, row in timed) + ".", _json(speed)),
+        Chart(
+            "Speed", "; ".join(f"{row.label} {row.seconds_per_frame:.4f} s/frame" for _, row in timed) + ".", figure_json(speed)
+        ),
         Chart(
             "Memory",
             "; ".join(f"{row.label} peak {(row.peak_memory_bytes or 0) / _MIB:.0f} MiB" for _, row in timed) + ".",
-            _json(memory),
+            figure_json(memory),
         ),
         _time_over_frames(records),
     ]
     scored = [(i, row) for i, row in timed if row.jf is not None]
     if scored:
-        trade = _figure("J&F", x_title="seconds per frame (log)")
+        trade = plain_figure("J&F", x_title="seconds per frame (log)")
         trade.update_xaxes(type="log", dtick=1)
         for i, row in scored:
             trade.add_scatter(
@@ -103,24 +105,29 @@ def cost_charts(records: Sequence[RunRecord]) -> list[Chart]:
                 name=row.label if row.trained else f"{row.label} (untrained)",
                 marker={"color": _colour(i), "size": 12, "symbol": "circle" if row.trained else "circle-open"},
             )
-        charts.append(Chart("Quality against speed", "Open circles are untrained.", _json(trade)))
+        charts.append(Chart("Quality against speed", "Open circles are untrained.", figure_json(trade)))
     return charts
 
 
 def _time_over_frames(records: Sequence[RunRecord]) -> Chart:
     lengths = {clip.name: clip.frames for record in records for clip in record.clips if clip.status == "done"}
     longest = max(lengths, key=lambda name: lengths[name])
-    figure = _figure("seconds", x_title="frame number from the first prompt on")
+    figure = plain_figure("seconds", x_title="frame number from the first prompt on")
     for index, (label, record) in enumerate(zip(labels(records), records, strict=True)):
         for clip in record.clips:
             if clip.name == longest and clip.step_seconds:
                 figure.add_scatter(
                     y=list(clip.step_seconds), name=label, mode="lines", line={"color": _colour(index), "width": 1.5}
                 )
-    return Chart(f"Time of each frame: {longest}", "Flat lines are methods of constant cost.", _json(figure))
+    return Chart(f"Time of each frame: {longest}", "Flat lines are methods of constant cost.", figure_json(figure))
 
 
-def _figure(y_title: str, *, x_title: str = "") -> Any:
+def plain_figure(y_title: str, *, x_title: str = "") -> Any:
+    """Return an empty plotly figure in the style of our pages.
+
+    Raises:
+        MissingExtraError: plotly is not installed.
+    """
     graph_objects = require("plotly.graph_objects", extra="report", purpose="draw charts")
     figure = graph_objects.Figure()
     figure.update_layout(
@@ -141,6 +148,7 @@ def _colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-def _json(figure: Any) -> dict[str, Any]:
+def figure_json(figure: Any) -> dict[str, Any]:
+    """Return a plotly figure as plain JSON data."""
     data: dict[str, Any] = json.loads(figure.to_json())
     return data

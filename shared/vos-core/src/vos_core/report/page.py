@@ -5,18 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from importlib.resources import files
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from vos_core.__about__ import __version__
 from vos_core.errors import MissingExtraError
 from vos_core.io.atomic import write_text
 from vos_core.report.charts import Chart, cost_charts, plotly_script, quality_charts
 from vos_core.report.compare import clip_rows, comparison_rows, labels, mebibytes, number, percent, same_clips, seconds
 from vos_core.report.failures import Failure, failures
 from vos_core.report.samples import sample_grids
+from vos_core.report.templates import page_frame, templates
 from vos_core.types import Clip, RunRecord
 
 _MAX_QUALITY_CHARTS = 24
@@ -56,20 +55,11 @@ def build_page(
     Raises:
         UsageError: no record.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    assets = files("vos_core.report") / "assets"
-    environment = Environment(
-        loader=FileSystemLoader(str(assets)), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = templates()
     environment.filters.update(percent=percent, number=number, seconds=seconds, mebibytes=mebibytes)
-    rows = comparison_rows(records)
+    rows, charts = comparison_rows(records), _charts(records)
     return environment.get_template("page.html.j2").render(
-        title=title,
-        created=(created or datetime.now(timezone.utc)).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-        style=(assets / "style.css").read_text(encoding="utf-8"),
-        chart_script=(assets / "charts.js").read_text(encoding="utf-8"),
+        **page_frame(title, created),
         rows=rows,
         best=_best(rows),
         labels=labels(records),
@@ -77,7 +67,8 @@ def build_page(
         same_clips=same_clips(records),
         errors=_errors(records),
         warnings=_warnings(records),
-        charts=_charts(records),
+        charts=charts,
+        script=charts.script,
         grids=sample_grids(records, clips) if clips else [],
         failures=_failures(records, clips),
         scored=any(row.jf is not None for row in rows),
