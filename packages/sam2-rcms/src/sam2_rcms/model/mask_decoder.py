@@ -51,9 +51,7 @@ class MaskDecoder(nn.Module):
         )
         self.conv_s0 = nn.Conv2d(CHANNELS, UPSCALED, 1)
         self.conv_s1 = nn.Conv2d(CHANNELS, 64, 1)
-        self.output_hypernetworks_mlps = nn.ModuleList(
-            MLP((CHANNELS, CHANNELS, CHANNELS, UPSCALED)) for _ in range(MASKS)
-        )
+        self.output_hypernetworks_mlps = nn.ModuleList(MLP((CHANNELS, CHANNELS, CHANNELS, UPSCALED)) for _ in range(MASKS))
         self.iou_prediction_head = MLP((CHANNELS, CHANNELS, CHANNELS, MASKS), sigmoid=True)
         self.pred_obj_score_head = MLP((CHANNELS, CHANNELS, CHANNELS, 1))
 
@@ -88,10 +86,13 @@ class MaskDecoder(nn.Module):
         up1, norm, act1, up2, act2 = self.output_upscaling
         upscaled = act1(norm(up1(source) + high[1]))
         upscaled = act2(up2(upscaled) + high[0])
+        # With gradients all four are computed: weights of the others get zeros, as in the original, and so decay like all.
+        computed = _SLICES["all"] if torch.is_grad_enabled() else chosen
         hyper = torch.stack(
-            [mlp(mask_tokens[:, place]) for place, mlp in enumerate(self.output_hypernetworks_mlps[chosen])], 1
+            [mlp(tokens[:, 2 + place]) for place, mlp in list(enumerate(self.output_hypernetworks_mlps))[computed]], 1
         )
         masks = (hyper @ upscaled.flatten(2)).unflatten(2, upscaled.shape[-2:])
+        masks = masks[:, chosen] if torch.is_grad_enabled() else masks
         return Decoded(
             masks,
             self.iou_prediction_head(tokens[:, 1])[:, chosen],

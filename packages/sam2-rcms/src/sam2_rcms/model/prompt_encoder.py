@@ -61,7 +61,12 @@ class PromptEncoder(nn.Module):
         """
         nothing = self.not_a_point_embed.weight.expand(batch, 1, -1)
         if points is None or labels is None:
-            return torch.cat((nothing, nothing), 1)
+            if not torch.is_grad_enabled():
+                return torch.cat((nothing, nothing), 1)
+            # The long way, so that the embeddings of clicks get gradients of zero, as in the original, and so decay like all.
+            device = nothing.device
+            points = torch.zeros(batch, 1, 2, device=device)
+            labels = torch.full((batch, 1), NOT_A_POINT, dtype=torch.int32, device=device)
         scale = torch.tensor([side[1], side[0]], dtype=torch.float32, device=points.device)
         places = self.pe_layer((points.float() + 0.5) / scale)
         table = torch.cat([embedding.weight for embedding in self.point_embeddings])  # type: ignore[misc]
