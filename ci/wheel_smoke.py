@@ -16,6 +16,10 @@ from pathlib import Path
 CLIP = ["--video", "clip/JPEGImages", "--mask", "clip/first.png"]
 SMOKE = {
     "vos-core": ("vos", ["run", "--method", "flow", *CLIP, "--output", "out"]),
+    "sam2-rcms": (
+        "sam2-rcms",
+        ["infer", *CLIP, "--variant", "tiny", "--weights", "random", "--image_size", "128", "--output", "out"],
+    ),
     "stcn-ttt": ("stcn-ttt", ["infer", *CLIP, "--weights", "random", "--res", "96", "--output", "out"]),
 }
 FRAMES = 6

@@ -105,7 +105,9 @@ def cut(array: Any, slices: Sequence[Any] | None) -> np.ndarray:
     return array[tuple(part if isinstance(part, int) else slice(*part) for part in slices)]
 
 
-def check(found: Any, gold: np.ndarray, tolerances: Mapping[str, Any], name: str, *, label: str = "", factor: float = 1.0) -> None:
+def check(
+    found: Any, gold: np.ndarray, tolerances: Mapping[str, Any], name: str, *, label: str = "", factor: float = 1.0
+) -> None:
     """Compare with a golden array by its named tolerance (or the default one)."""
     tolerance = dict(tolerances.get(name, tolerances.get("default", {})))
     tolerance["atol"] = tolerance.get("atol", 0.0) * factor

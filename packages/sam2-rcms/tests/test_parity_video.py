@@ -87,9 +87,7 @@ class Runner:
 
     def propagate(self, op):
         results = sorted(
-            self.predictor.propagate_in_video(
-                self.state, op["start_frame"], op["max_frames"], reverse=op["reverse"]
-            ),
+            self.predictor.propagate_in_video(self.state, op["start_frame"], op["max_frames"], reverse=op["reverse"]),
             key=lambda item: item[0],
         )
         if op["store"] is None:

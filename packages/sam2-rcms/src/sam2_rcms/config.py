@@ -50,15 +50,15 @@ class PredictorConfig(Config):
     num_prev_frames_to_promote: int = Field(
         default=4, ge=0, description="frames kept for good when an object first disappears (RCMS); 0 switches RCMS off"
     )
-    low_quality_threshold: float = Field(
-        default=0.6, description="least quality (0-1) of a frame that is kept for good (MQF)"
-    )
+    low_quality_threshold: float = Field(default=0.6, description="least quality (0-1) of a frame that is kept for good (MQF)")
     rcms_strict_reference: bool = Field(
         default=True,
         description="the original's rule: at frames before an object's first prompt, and in reverse, RCMS acts as it does there; "
         "false = it waits for the first prompt and looks back in the direction of tracking",
     )
-    num_maskmem: int = Field(default=7, ge=1, le=7, description="spatial memories read: prompts count as one, then num_maskmem - 1")
+    num_maskmem: int = Field(
+        default=7, ge=1, le=7, description="spatial memories read: prompts count as one, then num_maskmem - 1"
+    )
     max_obj_ptrs_in_encoder: int = Field(default=16, ge=1, description="object pointers read")
     max_cond_frames_in_attn: int = Field(default=-1, description="prompted and promoted frames read; -1 = all, else at least 2")
     memory_temporal_stride_for_eval: int = Field(default=1, ge=1, description="frames between two memories that are read")
@@ -66,10 +66,11 @@ class PredictorConfig(Config):
         default="bfloat16", description="how spatial memories are stored; the original always rounds to bfloat16"
     )
     non_overlap_masks: bool = Field(default=False, description="give each pixel to one object in what is returned")
-    non_overlap_masks_for_mem_enc: bool = Field(default=False, description="the same for masks going into memory")
     multimask_min_pt_num: int = Field(default=0, ge=0, description="fewest clicks for which three masks are predicted")
     multimask_max_pt_num: int = Field(default=1, ge=0, description="most clicks for which three masks are predicted")
-    dynamic_multimask_via_stability: bool = Field(default=False, description="replace an unstable single mask by the best of three")
+    dynamic_multimask_via_stability: bool = Field(
+        default=False, description="replace an unstable single mask by the best of three"
+    )
     dynamic_multimask_stability_delta: float = Field(default=0.05, ge=0, description="logits by which stability is probed")
     dynamic_multimask_stability_thresh: float = Field(default=0.98, description="least stability (0-1) of a single mask")
     binarize_mask_from_pts_for_mem_enc: bool = Field(default=False, description="prompted masks go into memory as 0 and 1")
@@ -115,7 +116,9 @@ class SegmenterConfig(PredictorConfig):
     apply_postprocessing: bool = Field(
         default=False, description="the original's post-processing: stable single masks, binary prompt masks, holes of 8 filled"
     )
-    batch_objects: bool = Field(default=True, description="compute objects together; false = one after the other, with less memory")
+    batch_objects: bool = Field(
+        default=True, description="compute objects together; false = one after the other, with less memory"
+    )
 
 
 POSTPROCESSING: Mapping[str, Any] = MappingProxyType(

@@ -165,9 +165,7 @@ class Engine:
             high = upsample(low, image.side)
             self._encode(image, high, score, some, binary=self.config.binarize_mask_from_pts_for_mem_enc)
 
-    def _encode(
-        self, image: ImageFeatures, high: Tensor, score: Tensor, records: Sequence[Record], *, binary: bool
-    ) -> None:
+    def _encode(self, image: ImageFeatures, high: Tensor, score: Tensor, records: Sequence[Record], *, binary: bool) -> None:
         memory = self.network.encode_memory(
             image.stride16,
             high,
@@ -197,9 +195,7 @@ class Engine:
             return None
         return Stability(config.dynamic_multimask_stability_delta, config.dynamic_multimask_stability_thresh)
 
-    def _batches(
-        self, memories: Sequence[ObjectMemory], frame: int, rules: ReadRules, *, reverse: bool
-    ) -> Iterator[list[int]]:
+    def _batches(self, memories: Sequence[ObjectMemory], frame: int, rules: ReadRules, *, reverse: bool) -> Iterator[list[int]]:
         alike: dict[tuple[int, int], list[int]] = {}
         for place, memory in enumerate(memories):
             reading = plan_reading(frame, memory.cond, memory.tracked, rules, reverse=reverse)
@@ -226,9 +222,7 @@ class Engine:
         pointers = None
         if distances.shape[1]:
             pointers = torch.stack([torch.stack([record.pointer for _, _, record in plan.pointers]) for plan in plans])
-        return self.network.read_memory(
-            image.stride16, maps, codes, pointers, distances, span=plans[0].span
-        )
+        return self.network.read_memory(image.stride16, maps, codes, pointers, distances, span=plans[0].span)
 
 
 def _own(tensor: Tensor, *, alone: bool) -> Tensor:

@@ -99,9 +99,7 @@ class ObjectMemory:
     def nbytes(self) -> int:
         """Return the bytes of all records."""
         return sum(
-            record.nbytes()
-            for store in (self.cond, self.tracked, self.new_cond, self.new_tracked)
-            for record in store.values()
+            record.nbytes() for store in (self.cond, self.tracked, self.new_cond, self.new_tracked) for record in store.values()
         )
 
 

@@ -101,9 +101,7 @@ class VideoPredictor:
         """
         return VideoState(self.engine, None, length=length, size=size, keep="window")
 
-    def add_new_mask(
-        self, state: VideoState, frame_idx: int, obj_id: int, mask: npt.NDArray[np.bool_] | Tensor
-    ) -> FrameMasks:
+    def add_new_mask(self, state: VideoState, frame_idx: int, obj_id: int, mask: npt.NDArray[np.bool_] | Tensor) -> FrameMasks:
         """Return the masks of all objects on a frame after one of them was given a mask there.
 
         Args:
@@ -270,6 +268,10 @@ class VideoPredictor:
         state.passed = max(state.passed, frame_idx)
         return frame_idx, ids, self._masks(state, [record.low for record in records if record is not None])
 
+    def masks_on(self, state: VideoState, frame_idx: int) -> FrameMasks:
+        """Return the masks of all objects on a frame as they are remembered, nothing tracked; absent ones score -1024."""
+        return self._all_masks(state, frame_idx, cond=True)
+
     def clear_all_prompts_in_frame(
         self, state: VideoState, frame_idx: int, obj_id: int, *, need_output: bool = True
     ) -> FrameMasks | None:
@@ -313,11 +315,10 @@ class VideoPredictor:
             return [], []
         prompted = sorted({*memory.clicks, *memory.masks})
         del state.objects[obj_id]
-        changed = []
-        if need_output:
-            for frame in prompted:
-                changed.append((frame, self._all_masks(state, frame, cond=_any_new_cond(state, frame))[2]))
-        return state.obj_ids, changed
+        if not need_output:
+            return state.obj_ids, []
+        changed = [self._all_masks(state, frame, cond=_any_new_cond(state, frame)) for frame in prompted]
+        return state.obj_ids, [(frame, logits) for frame, _, logits in changed]
 
     def reset_state(self, state: VideoState) -> None:
         """Forget all objects, prompts and memories; the video stays open."""
@@ -400,9 +401,7 @@ def _clicks(
     corners = np.asarray(box, np.float32).reshape(-1)
     if corners.shape != (4,) or not np.isfinite(corners).all() or (corners[2:] < corners[:2]).any():
         raise UsageError(f"box {np.asarray(box).tolist()}", expected="x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
-    return Clicks(
-        np.concatenate((corners.reshape(2, 2), places)), np.concatenate((np.asarray(BOX_LABELS, np.int64), kinds))
-    )
+    return Clicks(np.concatenate((corners.reshape(2, 2), places)), np.concatenate((np.asarray(BOX_LABELS, np.int64), kinds)))
 
 
 def build_predictor(
@@ -441,5 +440,3 @@ def build_predictor(
     config = build_config(PredictorConfig, *layers)
     network = load_network(weights, found.size, seed=seed)
     return VideoPredictor(network, config, device=device, precision=precision, batch_objects=batch_objects)
-
-

@@ -55,9 +55,7 @@ class RCMS:
     ([], [1], [])
     """
 
-    def __init__(
-        self, *, promote: int = DEFAULT_PROMOTE, threshold: float = DEFAULT_THRESHOLD, bounded: bool = False
-    ) -> None:
+    def __init__(self, *, promote: int = DEFAULT_PROMOTE, threshold: float = DEFAULT_THRESHOLD, bounded: bool = False) -> None:
         self.promote, self.threshold, self.bounded = int(promote), threshold, bounded
         self.reset()
 
@@ -66,9 +64,7 @@ class RCMS:
         self.disappeared_at: int | None = None
         self._quality: dict[int, float] = {}
 
-    def observe(
-        self, frame: int, score: Tensor | float, ious: Tensor, logits: Tensor, *, reverse: bool = False
-    ) -> list[int]:
+    def observe(self, frame: int, score: Tensor | float, ious: Tensor, logits: Tensor, *, reverse: bool = False) -> list[int]:
         """Return the frames to keep for good, newest first; empty except at the first disappearance.
 
         Call it for every tracked frame, in tracking order, after the frame went into memory; not for prompted frames.

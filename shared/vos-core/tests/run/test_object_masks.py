@@ -69,5 +69,6 @@ def test_late_and_removed_objects_have_a_file_for_every_frame(make_clip, tmp_pat
         frame = Frame(index, str(index), np.zeros((2, 3, 3), np.uint8))
         sink.write(frame, FrameResult(labels=blank, ids=ids, masks=own[: len(ids)]))
     sink.close()
-    values = {str(path.relative_to(tmp_path / "out")): np.asarray(Image.open(path)).max() for path in tmp_path.rglob("out/*/*.png")}
+    files = tmp_path.rglob("out/*/*.png")
+    values = {str(path.relative_to(tmp_path / "out")): np.asarray(Image.open(path)).max() for path in files}
     assert values == {"001/0.png": 1, "001/1.png": 0, "001/2.png": 0, "002/0.png": 0, "002/1.png": 1, "002/2.png": 0}

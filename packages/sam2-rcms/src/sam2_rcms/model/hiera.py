@@ -156,10 +156,8 @@ class Hiera(nn.Module):
         x = x + self.position(x.shape[1], x.shape[2])
         outputs = []
         for index, block in enumerate(self.blocks):
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)
-            else:
-                x = block(x)
+            recompute = self.checkpointing and torch.is_grad_enabled()
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
             if index in self._ends:
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs

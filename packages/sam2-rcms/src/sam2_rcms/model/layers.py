@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ class MLP(nn.Module):
         self, widths: tuple[int, ...], *, activation: Callable[[Tensor], Tensor] = F.relu, sigmoid: bool = False
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation, self.sigmoid = activation, sigmoid
 
     def forward(self, x: Tensor) -> Tensor:
