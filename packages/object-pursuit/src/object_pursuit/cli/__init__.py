@@ -10,6 +10,8 @@ from vos_core.cli.main import LazyGroup
 COMMANDS: dict[str, tuple[str, str]] = {
     "infer": ("object_pursuit.cli.infer", "Follow objects through videos, folders of clips or data sets."),
     "explore": ("object_pursuit.cli.explore", "Draw the space of codes: places, neighbours, masks in between."),
+    "gen-bases": ("object_pursuit.cli.gen_bases", "Write the bases of a joint checkpoint as files."),
+    "inspect": ("object_pursuit.cli.inspect", "Say what a checkpoint, a code or a pursuit holds."),
     "synth-data": ("object_pursuit.cli.synth_data", "Draw objects with exact masks to try everything with."),
     "collect-thor": ("object_pursuit.cli.collect_thor", "Collect iThor data from the AI2-THOR simulator."),
 }
