@@ -68,7 +68,8 @@ class STCNSegmenter:
             top=config.top,
             mem_every=config.mem_every,
             include_last=config.include_last,
-            max_frames=config.memory_frames if config.memory == "fifo" else None,
+            max_frames=None if config.memory == "unbounded" else config.memory_frames,
+            restricted=config.memory == "restricted",
             kernel=kernel,
         )
 

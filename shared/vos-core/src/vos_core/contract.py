@@ -69,6 +69,15 @@ class AdaptiveSegmenter(Segmenter, Protocol):
         ...
 
 
+@runtime_checkable
+class LengthAware(Protocol):
+    """A segmenter whose memory is planned by the length of the clip (AOT's long-term gap)."""
+
+    def expect(self, frames: int) -> None:
+        """Take the number of frames of the clip that begins with the next `step`. Undone by `reset`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
     """How the session wants a segmenter.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from vos_core.contract import AdaptiveSegmenter, Segmenter
+from vos_core.contract import AdaptiveSegmenter, LengthAware, Segmenter
 from vos_core.errors import FrameError, VosError
 from vos_core.io.frames import open_clip, prefetch
 from vos_core.io.images import ImageBackend
@@ -58,6 +58,8 @@ def run_clip(
         with closing(open_clip(clip, backend=image_backend)) as source:
             prompts = ClipPrompts(clip, source.names)
             first, given = prompts.first(source)
+            if isinstance(segmenter, LengthAware):
+                segmenter.expect(len(source))
             adapt_seconds = 0.0
             if isinstance(segmenter, AdaptiveSegmenter):
                 whole = all_prompts(clip, source)
