@@ -18,7 +18,7 @@ from rsp_pretrain.tracker import ClipTracker
 from vos_core.contract import Precision
 from vos_core.errors import FrameError, MaskError, UsageError
 from vos_core.ops.resize import ResizePolicy, resize
-from vos_core.types import Frame, FrameResult, Prompt
+from vos_core.types import Frame, FrameResult, LabelMap, Prompt
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -93,7 +93,7 @@ class RSPSegmenter:
         image = normalise(frame.rgb, working_size(*size, self.config.scale)).to(self.device)
         soft = self.tracker.step(image, given, channels=len(self.ids) + 1)
         shares = stretched(soft, self.tracker.encoder.patch)
-        labels = self._label_map(shares, size) if not first else np.zeros(size, _kind(self.ids))
+        labels: LabelMap = np.zeros(size, _kind(self.ids)) if first else self._label_map(shares, size)
         for object_id in masks:
             labels[labels == object_id] = 0
         for object_id, mask in masks.items():
@@ -128,13 +128,13 @@ class RSPSegmenter:
             )
         return torch.from_numpy(small).flatten().to(self.device)
 
-    def _label_map(self, shares: Tensor, size: tuple[int, int]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    def _label_map(self, shares: Tensor, size: tuple[int, int]) -> LabelMap:
         best, winner = shares[0].clone(), torch.zeros(shares.shape[1:], dtype=torch.int32, device=shares.device)
         for place in range(1, len(shares)):  # argmax with the first of equals, vectorised
             winner.masked_fill_(shares[place] > best, place)
             torch.maximum(best, shares[place], out=best)
-        table = np.asarray((0, *self.ids), dtype=_kind(self.ids))
-        return np.array(to_frame(table[winner.cpu().numpy()], size))
+        table: LabelMap = np.asarray((0, *self.ids), dtype=_kind(self.ids))
+        return to_frame(table[winner.cpu().numpy()], size).copy()
 
     def _probs(
         self, shares: Tensor, masks: Mapping[int, npt.NDArray[np.bool_]], size: tuple[int, int]

@@ -20,6 +20,9 @@ _PRESETS = ["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "s
 @click.option("--short", type=click.IntRange(2), default=256, show_default=True, help="Shorter side in pixels, even.")
 @click.option("--crf", type=click.IntRange(0, 51), default=23, show_default=True, help="x264's quality, smaller is better.")
 @click.option("--preset", type=click.Choice(_PRESETS), default="medium", show_default=True, help="x264's effort.")
+@click.option(
+    "--keyint", type=click.IntRange(1), default=48, show_default=True, help="Frames between key frames; fewer are read faster."
+)
 @processes_option("Videos")
 @step_options
 @click.pass_context

@@ -37,7 +37,7 @@ def command(
 
     Example: rsp-pretrain probe collect --env FetchReach-v4 --env-arg width=256 --env-arg height=256 --output demos.npz
     """
-    from rsp_pretrain.robot.demos import write_demos
+    from rsp_pretrain.robot.demos import Episode, write_demos
     from rsp_pretrain.robot.environments import choose_expert, open_environment
     from rsp_pretrain.robot.rollout import demonstrate
     from vos_core.cli.progress import CountBar
@@ -48,7 +48,8 @@ def command(
         raise UsageError(f"--output {output}", expected="a file that ends in .npz")
     actor = choose_expert(name, expert)
     environment = open_environment(name, parse_assignments(arguments))
-    kept, tried = [], 0
+    kept: list[Episode] = []
+    tried = 0
     try:
         with CountBar("episode", total=episodes) as bar:
             while len(kept) < episodes:

@@ -14,17 +14,20 @@ from vos_core.extras import require
 from vos_core.io.atomic import replacing
 
 SHORT = 256
+KEYINT = 48
+"""Most frames between key frames. x264 takes 250; reading single frames, as training does, decodes from a key frame on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rescaling:
-    """One video to write. `short` in pixels; `crf` and `preset` are x264's quality and effort."""
+    """One video to write. `short` in pixels; `crf`, `preset`, `keyint` are x264's quality, effort and key frame distance."""
 
     source: Path
     target: Path
     short: int = SHORT
     crf: int = 23
     preset: str = "medium"
+    keyint: int = KEYINT
 
 
 def rescaled_size(height: int, width: int, short: int = SHORT) -> tuple[int, int]:
@@ -46,6 +49,7 @@ def rescale(
     short: int = SHORT,
     crf: int = 23,
     preset: str = "medium",
+    keyint: int = KEYINT,
     processes: int = 1,
     dry_run: bool = False,
     on_done: Callable[[int, int], object] | None = None,
@@ -58,6 +62,7 @@ def rescale(
         short: pixels, even.
         crf: 0-51, smaller is better and larger; 23 is x264's default.
         preset: x264's, `ultrafast` to `veryslow`.
+        keyint: most frames between key frames.
         processes: videos at a time.
         dry_run: say what would be written.
         on_done: called with (videos ended, videos in all).
@@ -72,7 +77,7 @@ def rescale(
     if not classes:
         raise LayoutError(f"there is no class folder in {root / 'train'}", fix="Run: rsp-pretrain data arrange")
     jobs = [
-        Rescaling(path, root / "train2" / name / f"{path.stem}.mp4", short, crf, preset)
+        Rescaling(path, root / "train2" / name / f"{path.stem}.mp4", short, crf, preset, keyint)
         for name, paths in classes[begin:end]
         for path in paths
     ]
@@ -114,7 +119,7 @@ def rescale_video(job: Rescaling) -> int:
             out.height, out.width, out.pix_fmt = height, width, "yuv420p"
             out.codec_context.time_base = stream.time_base
             out.codec_context.thread_count = 1
-            out.options = {"crf": str(job.crf), "preset": job.preset}
+            out.options = {"crf": str(job.crf), "preset": job.preset, "g": str(job.keyint)}
             count = 0
             for frame in _frames(av, source, stream, job.source):
                 resized = frame.reformat(width=width, height=height, format="yuv420p", interpolation="BICUBIC")

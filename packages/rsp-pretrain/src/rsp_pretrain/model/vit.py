@@ -167,7 +167,7 @@ class Encoder(nn.Module):
     def dense_features(self, images: Tensor) -> Tensor:
         """Return the output tokens of the patches as a grid, `(B, D, h, w)`; the class token is dropped."""
         grid = (images.shape[2] // self.patch, images.shape[3] // self.patch)
-        return self.encode(images)[:, 1:].transpose(1, 2).unflatten(2, grid)
+        return self.encode(images)[:, 1:].transpose(1, 2).reshape(len(images), self.dim, *grid)
 
     @torch.no_grad()
     def attention_maps(self, images: Tensor, *, block: int = -1) -> Tensor:
@@ -178,7 +178,7 @@ class Encoder(nn.Module):
             tokens = layer(tokens)
         layer = self.blocks[chosen]
         assert isinstance(layer, Block)
-        return layer.attn.weights(layer.norm1(tokens))[:, :, 0, 1:].unflatten(2, grid)
+        return layer.attn.weights(layer.norm1(tokens))[:, :, 0, 1:].reshape(len(images), -1, *grid)
 
 
 def initialise(module: nn.Module) -> None:

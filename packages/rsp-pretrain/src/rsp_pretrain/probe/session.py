@@ -54,6 +54,7 @@ def open_encoder(
     threads: int | None = None,
     seed: int = 0,
     whole: bool = False,
+    norm_pix_loss: bool | None = None,
 ) -> LoadedEncoder:
     """Return the encoder that these options name.
 
@@ -65,6 +66,7 @@ def open_encoder(
         threads: CPU threads.
         seed: of untrained weights.
         whole: the whole pre-training network (`RSP`), which must then be in the checkpoint.
+        norm_pix_loss: what that network predicts; None = told by the checkpoint, else the default.
 
     Raises:
         UsageError: unknown names, or a precision that the device lacks.
@@ -81,7 +83,9 @@ def open_encoder(
     apply_numerics(precision, device)
     seed_everything(seed)
     chosen = choose_weights(METHOD, variant, weights)
-    encoder, report = _whole(chosen.path, variant, seed) if whole else load_encoder(chosen.path, variant=variant, seed=seed)
+    encoder, report = (
+        _whole(chosen.path, variant, seed, norm_pix_loss) if whole else load_encoder(chosen.path, variant=variant, seed=seed)
+    )
     settings = {
         "method": METHOD.name,
         "variant": variant,
@@ -95,13 +99,14 @@ def open_encoder(
     return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report))
 
 
-def _whole(path: Path | None, variant: str | None, seed: int) -> tuple[Encoder, None]:
+def _whole(path: Path | None, variant: str | None, seed: int, norm_pix_loss: bool | None) -> tuple[Encoder, None]:
     known = None if variant == ANY_VIT else variant
+    options = {} if norm_pix_loss is None else {"norm_pix_loss": norm_pix_loss}
     if path is not None:
-        return load_rsp(path, variant=known), None
+        return load_rsp(path, variant=known, **options), None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_rsp(known or "rsp_vit_small_patch16").eval(), None
+        return build_rsp(known or "rsp_vit_small_patch16", **options).eval(), None
 
 
 def run_clips(

@@ -44,7 +44,7 @@ class PointReach(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]
         success = distance < 0.06
         return self._observation(), -distance, success, False, {"is_success": success}
 
-    def render(self) -> npt.NDArray[np.uint8]:  # type: ignore[override]
+    def render(self) -> npt.NDArray[np.uint8]:
         """Return the scene, uint8 `(side, side, 3)`: the goal green, the point red."""
         picture = np.full((self.side, self.side, 3), 40, np.uint8)
         for place, colour, radius in ((self._goal, (60, 220, 90), 7), (self._position, (230, 60, 60), 5)):
@@ -59,4 +59,4 @@ class PointReach(gymnasium.Env[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 def register() -> None:
     """Make the environment known to gymnasium under `NAME`."""
     if NAME not in gymnasium.registry:
-        gymnasium.register(NAME, entry_point=PointReach, max_episode_steps=40)
+        gymnasium.register(NAME, entry_point="rsp_pretrain.robot.point_reach:PointReach", max_episode_steps=40)

@@ -35,7 +35,8 @@ class ClonePolicy(nn.Module):
 def shuffled(count: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Yield the indices of one epoch in batches; a last one of a single sample is left out, which batch norm cannot take."""
     order = torch.randperm(count, generator=generator)
-    for part in order.split(batch):
+    for first in range(0, count, batch):
+        part = order[first : first + batch]
         if len(part) > 1:
             yield part
 

@@ -52,7 +52,7 @@ def roll_out(environment: Any, act: Act, *, seed: int, horizon: int | None = Non
 def demonstrate(
     environment: Any, expert: Expert, *, seed: int, proprio: int = 0, horizon: int | None = None
 ) -> tuple[Episode, Rollout]:
-    """Return one episode of an expert as a demonstration, and how it went; it ends with success.
+    """Return one episode of an expert as a demonstration, and how it went.
 
     Args:
         environment: see `open_environment`.

@@ -64,7 +64,7 @@ def collate(items: Sequence[tuple[Tensor, Tensor, int]]) -> PairBatch:
 def draws_of(network: RSP, images: Tensor, seeds: Sequence[int]) -> Draws:
     """Return the random numbers of a batch `(B * R, 3, S, S)`, those of each video from its own seed."""
     parts = []
-    for chunk, seed in zip(images.split(len(images) // len(seeds)), seeds, strict=True):
+    for chunk, seed in zip(images.chunk(len(seeds)), seeds, strict=True):
         parts.append(network.draw(chunk, generator=torch.Generator(images.device).manual_seed(seed)))
     return Draws(*(torch.cat([getattr(part, name) for part in parts]) for name in ("noise", "post", "prior", "mask_noise")))
 
