@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rmem_deaot.config import SLOTS, SegmenterConfig, Variant
-from rmem_deaot.model.frozen_norm import fold_norms
+from rmem_deaot.model.fuse import fuse
 from rmem_deaot.model.network import AOTNetwork
 from rmem_deaot.prepare import RATIO, View, input_size
 from rmem_deaot.readout import first_best, label_map, probabilities
@@ -29,7 +28,7 @@ class RMemSegmenter:
     """Follows objects through one clip; any of `prompts`' objects may enter or be corrected at any frame.
 
     Args:
-        network: weights; stays as it is, a prepared copy computes.
+        network: weights; stays as it is, a fused copy computes.
         variant: what the network is and the memory it was published with.
         config: see `SegmenterConfig`.
         device: torch device string.
@@ -56,7 +55,7 @@ class RMemSegmenter:
         if self.config.tpe and not network.config.temporal_position:
             raise UsageError("tpe=true, but this network has no temporal positions", fix="Use RMem weights or leave out tpe")
         self.device, self.probabilities = _device(device), probabilities
-        self._network = prepared(network, device=self.device, dtype=DTYPES[precision])
+        self._network = fuse(network, device=self.device, dtype=DTYPES[precision])
         self._dtype = DTYPES[precision]
         self._length: int | None = None
         self.reset()
@@ -241,17 +240,6 @@ class RMemSegmenter:
                 objects = resize(probs[numbers], self._frame_size, ResizePolicy.TORCH_BILINEAR)
             result = torch.cat((1 - objects.sum(0, keepdim=True).clamp(max=1), objects)).cpu().numpy()
         return FrameResult(labels=table[labels.cpu().numpy()], ids=self.ids, probs=result)
-
-
-def prepared(network: AOTNetwork, *, device: torch.device, dtype: torch.dtype) -> AOTNetwork:
-    """Return a copy of `network` for inference: norms folded into convolutions, channels last."""
-    copied = copy.deepcopy(network).eval().requires_grad_(False)
-    fold_norms(copied.encoder)
-    copied = copied.to(device=device, dtype=dtype)
-    for module in copied.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
-    return copied
 
 
 def _merged(labels: Tensor, given: Tensor, corrected: Sequence[int]) -> Tensor:
