@@ -13,8 +13,6 @@ from vos_core.config import Config
 from vos_core.contract import Precision
 
 
-
-
 class FlipStep(Config):
     """Mirror the clip left to right."""
 
@@ -172,7 +170,9 @@ class LossConfig(Config):
     focal_gamma_obj_score: float = Field(default=0.0, ge=0)
     focal_alpha_obj_score: float = -1.0
     point_samples: int | None = Field(
-        default=None, ge=1, description="compute mask and dice at so many drawn points, with plain cross-entropy; null = all pixels"
+        default=None,
+        ge=1,
+        description="compute mask and dice at so many drawn points, with plain cross-entropy; null = all pixels",
     )
     oversample_ratio: float = Field(default=3.0, ge=1, description="points: candidates for each point kept")
     importance_sample_ratio: float = Field(default=0.75, ge=0, le=1, description="points: share of the most uncertain ones")
@@ -201,7 +201,10 @@ class TrainConfig(Config):
     freeze_image_encoder: bool = Field(default=False, description="keep the image encoder as it is, in evaluation mode")
     drop_path_rate: float = Field(default=0.1, ge=0, lt=1, description="stochastic depth of the image encoder's trunk")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="of the memory attention")
-    weights: str = Field(default="", description="name or file of the weights to start from; random = none; empty = the variant's")
+    weights: str = Field(
+        default="auto",
+        description="what to start from: a name, a file, random, auto = SAM 2.1 of the variant; empty = must be given (stage 2)",
+    )
     data: tuple[DataConfig, ...] = Field(default=(DataConfig(),), min_length=1, description="training sets, one after the other")
     sampler: SamplerConfig = SamplerConfig()
     transforms: tuple[TransformStep, ...] = Field(default=published_transforms(crop=False), min_length=1)

@@ -12,7 +12,8 @@ from sam2_rcms.train.original import training_values
 from vos_core.config import build_config, merge, parse_assignments, read_yaml
 from vos_core.errors import ConfigError, UsageError
 
-MSS = {"sigmoid_scale_for_mem_enc": 7.5, "sigmoid_bias_for_mem_enc": -4.0}
+_SECOND: Mapping[str, Any] = {"sigmoid_scale_for_mem_enc": 7.5, "sigmoid_bias_for_mem_enc": -4.0, "weights": ""}
+"""Stage 2: mask scaling (MSS), and a start from stage 1 that has to be named."""
 
 
 def _base_plus(frames: int, **values: Any) -> TrainConfig:
@@ -30,17 +31,15 @@ def _large(frames: int, **values: Any) -> TrainConfig:
 
 PRESETS: Mapping[str, TrainConfig] = {
     "b+_stage1": _base_plus(8),
-    "b+_stage2": _base_plus(16, freeze_image_encoder=True, **MSS),
-    "b+_stage2_file": _base_plus(8, **MSS),
+    "b+_stage2": _base_plus(16, freeze_image_encoder=True, **_SECOND),
+    "b+_stage2_file": _base_plus(8, **_SECOND),
     "l_stage1": _large(8),
-    "l_stage2": _large(16, freeze_image_encoder=True, **MSS),
+    "l_stage2": _large(16, freeze_image_encoder=True, **_SECOND),
 }
 """`b+_stage2` follows the published description (16 frames, frozen encoder); `b+_stage2_file` the values of its file."""
 
 
-def load_config(
-    source: str, assignments: Iterable[str] = (), *, data: Mapping[str, Any] | None = None
-) -> TrainConfig:
+def load_config(source: str, assignments: Iterable[str] = (), *, data: Mapping[str, Any] | None = None) -> TrainConfig:
     """Return a training configuration.
 
     Args:
@@ -67,7 +66,9 @@ def load_config(
             base = base if name is None else PRESETS[name]
             layers.append(values)
     else:
-        raise UsageError(f"there is no training configuration '{source}'", expected=f"a YAML file or one of: {', '.join(PRESETS)}")
+        raise UsageError(
+            f"there is no training configuration '{source}'", expected=f"a YAML file or one of: {', '.join(PRESETS)}"
+        )
     layers.append(parse_assignments(assignments))
     merged: Mapping[str, Any] = base.model_dump()
     for layer in layers:
