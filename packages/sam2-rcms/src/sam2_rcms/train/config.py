@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -225,11 +224,6 @@ class TrainConfig(Config):
     log_every: int = Field(default=10, ge=1, description="steps between log lines")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null = once an epoch")
     keep: int = Field(default=1, ge=1, description="checkpoints that stay")
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _one_set(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, Mapping) else value  # `--set data.root=FOLDER`
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> TrainConfig:

@@ -70,18 +70,25 @@ def load_config(source: str, assignments: Iterable[str] = (), *, data: Mapping[s
             f"there is no training configuration '{source}'", expected=f"a YAML file or one of: {', '.join(PRESETS)}"
         )
     layers.append(parse_assignments(assignments))
+    layers.append({"data": dict(data)} if data else {})
     merged: Mapping[str, Any] = base.model_dump()
     for layer in layers:
-        merged = merge(merged, _with_resize(layer, merged))
-    if data:
-        sets = [dict(one) for one in merged["data"]] or [{}]
-        merged = {**merged, "data": [{**sets[0], **data}, *sets[1:]]}
+        merged = merge(merged, _with_resize(_with_sets(layer, merged), merged))
     return build_config(TrainConfig, merged)
+
+
+def _with_sets(layer: Mapping[str, Any], under: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `layer` with fields of `data` that are not in a list put into the first training set."""
+    own = layer.get("data")
+    if not isinstance(own, Mapping):
+        return layer
+    first, *others = under["data"] or ({},)
+    return {**layer, "data": [{**first, **own}, *others]}
 
 
 def _with_resize(layer: Mapping[str, Any], under: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return `layer` with the resize step led to its image size, unless it lists its own transforms."""
     if "image_size" not in layer or "transforms" in layer:
         return layer
-    step = ResizeStep(sizes=(layer["image_size"],)).model_dump()
+    step = {**ResizeStep().model_dump(), "sizes": [layer["image_size"]]}
     return {**layer, "transforms": [step if one["kind"] == "resize" else one for one in under["transforms"]]}
