@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import subprocess
+import sys
 import tarfile
 import threading
+import time
+import zipfile
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -244,6 +248,60 @@ def test_a_full_disk_stops_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(vos_core.io.atomic.tempfile, "mkstemp", full)
     with pytest.raises(OutputError, match="disk is full"):
         rescale(tmp_path)
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rsp_pretrain.kinetics.labels as labels
+
+    def interrupt(trial: Any) -> int:
+        raise KeyboardInterrupt
+
+    write_video(tmp_path / "train2" / "a" / "v.mp4")
+    monkeypatch.setattr(labels, "_try", interrupt)
+    stopped = CliRunner().invoke(main, ["data", "labels", "--datadir", str(tmp_path)])
+    assert stopped.exit_code == 130
+    assert "same command again" in stopped.output
+
+
+def test_a_killed_step_goes_on_and_leaves_no_half_video(tmp_path: Path) -> None:
+    for index in range(4):
+        write_video(tmp_path / "train" / "a" / f"{index}.mp4", frames=60, size=(240, 320))
+    command = [sys.executable, "-m", "rsp_pretrain", "data", "rescale", "--datadir", str(tmp_path), "--preset", "veryslow"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder, end = tmp_path / "train2" / "a", time.monotonic() + 60
+    while not list(folder.glob("[0-9]*.mp4")) and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    finished = {path: path.stat().st_mtime_ns for path in folder.glob("[0-9]*.mp4")}
+    assert finished
+    done = rescale(tmp_path, preset="ultrafast")
+    assert done.kept == len(finished)
+    assert done.written == 4 - len(finished)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{index}.mp4" for index in range(4)]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
+    assert make_labels(tmp_path).notes["entries"] == 4
+
+
+def test_davis_is_fetched_and_unpacked_whole(tmp_path: Path, served: Path, source: str) -> None:
+    files = {"DAVIS/ImageSets/2017/val.txt": "a", "DAVIS/JPEGImages/480p/a/00000.jpg": "b"}
+    for name, members in (("davis.zip", files), ("evil.zip", {"DAVIS/../../x": "c"}), ("other.zip", {"DAVIS/readme": "d"})):
+        with zipfile.ZipFile(served / name, "w") as packed:
+            for member, text in members.items():
+                packed.writestr(member, text)
+    base, run = source.removesuffix("/kinetics/400"), CliRunner().invoke
+    command = ["data", "davis-download", "--data_root", str(tmp_path), "--source"]
+    assert "davis.zip ->" in run(main, [*command, f"{base}/davis.zip", "--dry-run"]).output
+    assert list(tmp_path.iterdir()) == []
+    for name, message in (("evil.zip", "holds DAVIS/../../x"), ("other.zip", "not DAVIS")):
+        refused = run(main, [*command, f"{base}/{name}"])
+        assert message in refused.output
+        assert not (tmp_path / "DAVIS").exists()
+        (tmp_path / "DAVIS-2017-trainval-480p.zip").unlink()
+    done = run(main, [*command, f"{base}/davis.zip", "--json"])
+    assert json.loads(done.stdout)["written"] == 2, done.output
+    assert (tmp_path / "DAVIS" / "ImageSets" / "2017" / "val.txt").read_text() == "a"
+    assert "is there" in run(main, [*command, f"{base}/davis.zip"]).output
 
 
 def test_missing_steps_say_which_comes_before(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from rsp_pretrain.model.decoder import DecoderBlock, standardised
 from rsp_pretrain.model.latent import CategoricalLatent, GaussianLatent, balanced_kl, draw_latent
 from rsp_pretrain.model.network import patchify, unpatchify
 from rsp_pretrain.model.position import resample_positions, sincos_table
-from rsp_pretrain.model.vit import PatchEmbed
+from rsp_pretrain.model.vit import PatchEmbed, attend
 from vos_core.errors import ConfigError, UsageError
 
 
@@ -208,3 +208,15 @@ def test_attention_maps_are_shares(tiny):
         assert (maps >= 0).all()
         assert (maps.sum((2, 3)) < 1).all()
     assert model.dense_features(images).shape == (3, 32, 4, 4)
+
+
+@pytest.mark.parametrize("length", [5, 900])
+def test_attention_in_half_precision_is_near(length):
+    g = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, length, 16, generator=g) for _ in range(3))
+    exact = F.scaled_dot_product_attention(query, key, value)
+    with torch.inference_mode():
+        half = attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
+    assert half.shape == exact.shape
+    assert (half.float() - exact).abs().max() < 0.03
+    assert torch.equal(attend(query, key, value), exact)

@@ -18,7 +18,7 @@ CASES = GOLDENS / "rsp-pretrain" / "cases.json"
 def test_every_kind_is_compared() -> None:
     kinds = {case["kind"] for case in json.loads(CASES.read_text(encoding="utf-8"))}
     tested: set[str] = set()
-    for path in Path(__file__).parent.glob("test_parity_*.py"):
+    for path in Path(__file__).parent.glob("test_*.py"):
         for call in re.findall(r'golden_cases\("rsp-pretrain",([^)]*)\)', path.read_text(encoding="utf-8")):
             tested |= set(re.findall(r'"(\w+)"', call))
     assert kinds <= tested, f"without a test: {', '.join(sorted(kinds - tested))}"

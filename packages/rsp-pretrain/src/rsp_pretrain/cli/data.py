@@ -14,6 +14,7 @@ COMMANDS = {
     "labels": ("rsp_pretrain.cli.data_labels", "Kinetics-400: decode every video and write the label list."),
     "check": ("rsp_pretrain.cli.data_check", "Kinetics-400: say how far each step is and what is missing."),
     "frames": ("rsp_pretrain.cli.data_frames", "Any videos: write their frames as JPEG files."),
+    "davis-download": ("rsp_pretrain.cli.data_davis_download", "DAVIS: fetch the 480p set."),
     "davis-480-880": ("vos_core.cli.data_davis_480_880", "DAVIS: resize to 880x480 as published label propagation does."),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsp_pretrain.model.vit import NORM_EPS, Attention, Mlp, merge_heads, split_heads
+from rsp_pretrain.model.vit import NORM_EPS, Attention, Mlp, attend, merge_heads, split_heads
 
 
 class CrossAttention(nn.Module):
@@ -32,7 +32,7 @@ class CrossAttention(nn.Module):
         key, value = split_heads(F.linear(memory, weight, bias), 2, self.heads)
         (query,) = split_heads(self.q(x), 1, self.heads)
         query = query.expand(len(memory), -1, -1, -1)
-        return self.proj(merge_heads(F.scaled_dot_product_attention(query, key, value)))
+        return self.proj(merge_heads(attend(query, key, value)))
 
 
 class DecoderBlock(nn.Module):

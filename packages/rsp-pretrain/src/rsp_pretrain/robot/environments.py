@@ -65,7 +65,7 @@ def open_environment(name: str, arguments: Mapping[str, Any] | None = None) -> A
     except Exception as error:
         raise VosError(
             f"environment '{name}' cannot be drawn here ({type(error).__name__}: {error})",
-            fix='Run: pip install "rsp-pretrain[robot]", which takes versions that fit; set MUJOCO_GL to egl (needs a GPU or Mesa '
+            fix='Run: pip install "rsp-pretrain[robot]", which takes versions that fit; set MUJOCO_GL to egl (a GPU or Mesa '
             "driver) or osmesa; or take rsp_pretrain/PointReach-v0, which needs neither",
         ) from error
     if np.asarray(picture).ndim != 3 or len(getattr(environment.action_space, "shape", None) or ()) != 1:

@@ -21,7 +21,7 @@ from rsp_pretrain.probe.features import own_precision
 from rsp_pretrain.segmenter import RSPSegmenter
 from rsp_pretrain.train.objective import reconstructions
 from rsp_pretrain.visual.maps import attention_picture, enlarged, principal_colours, tiled
-from vos_core.cli.clips import select_clips
+from vos_core.data.folder import single_video
 from vos_core.errors import UsageError
 from vos_core.io.atomic import replacing
 from vos_core.io.frames import EndOfFrames, FrameSource, open_frames
@@ -195,7 +195,7 @@ def _reconstructions(
 
 
 def _masks(source: Path, mask: Path, encoder: Encoder, chosen: frozenset[int], options: GalleryOptions, keep: Keep) -> Section:
-    (clip,) = select_clips(video=source, mask=mask).clips
+    clip = single_video(source, mask)
     weight = encoder.patch_embed.proj.weight
     precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[weight.dtype]
     config = options.propagation.model_copy(update={"scale": options.scale})

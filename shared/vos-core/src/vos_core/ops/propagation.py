@@ -16,7 +16,7 @@ from vos_core.errors import UsageError
 from vos_core.ops.affinity import TopK, sparse_readout
 from vos_core.ops.backend import full_precision
 
-TILE_BYTES = 32 * 2**20
+TILE_BYTES = 16 * 2**20
 """How much of the affinity exists at a time, in bytes."""
 
 
