@@ -116,6 +116,9 @@ def test_what_a_stream_came_to():
     run = outcome(rounds, claims={"a": (1.0, 0.9, 0.2), "b": (1.0, 0.65, 0.6), "x": (1.0, 0.1, 0.7)})
     assert (run.new_bases, len(run.first_meetings), len(run.repeats)) == (1, 3, 1)
     assert run.stream_names == ("a", "b")
+    assert run.known_repeats == run.repeats
+    again = outcome([met("a", "discarded"), met("a", "new_base", repeat=True), met("a", "seen", repeat=True)])
+    assert again.known_repeats == again.rounds[2:], "what was thrown away cannot be recognised"
     assert run.forgotten == ("b",)
     assert run.accuracy == pytest.approx((0.75 + 0.4) / 2)
     assert run.drop == pytest.approx((2.4 - 2.05) / 3)

@@ -22,6 +22,7 @@ def base_options(plan: ExperimentPlan, *, beta: float) -> FitOptions:
             "epochs": plan.base_epochs,
             "patience": plan.base_patience,
             "batch": plan.batch,
+            "val_share": plan.val_share,
             "memory": beta,
         }
     )

@@ -83,6 +83,18 @@ class StreamOutcome:
         return tuple(one for one in self.rounds if one.repeat)
 
     @property
+    def known_repeats(self) -> tuple[Round, ...]:
+        """Repeats of objects that were recognised or learned before; one that was thrown away cannot be recognised."""
+        known: set[str] = set()
+        found = []
+        for one in self.rounds:
+            if one.repeat and one.name in known:
+                found.append(one)
+            if one.verdict != "discarded":
+                known.add(one.name)
+        return tuple(found)
+
+    @property
     def new_bases(self) -> int:
         """Bases that the stream added."""
         return sum(one.verdict == "new_base" for one in self.rounds)

@@ -96,13 +96,13 @@ def _recognition(results: Results) -> Section:
     rows = []
     for result in results:
         stream = result.stream
-        seen = [one for one in stream.repeats if one.verdict == "seen"]
+        seen = [one for one in stream.known_repeats if one.verdict == "seen"]
         own = sum(one.matched == one.name for one in seen)
         share, identity = recall(stream, stream.tau)
         rows.append(
             (
                 f"seed {result.seed}",
-                f"{len(seen)} of {len(stream.repeats)}",
+                f"{len(seen)} of {len(stream.known_repeats)}",
                 f"{own} of {len(seen)}",
                 f"{share:.2f}",
                 f"{identity:.2f}",

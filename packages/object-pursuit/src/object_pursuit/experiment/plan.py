@@ -23,6 +23,9 @@ class ExperimentPlan(Config):
     joint_epochs: int = Field(default=8, ge=1, description="passes of joint pretraining")
     joint_lr: float = Field(default=4e-4, gt=0, description="its learning rate")
     batch: int = Field(default=8, ge=2, description="images in a batch")
+    val_share: float = Field(
+        default=0.25, gt=0, le=1, description="share of images held out in a fit; with a tenth of 32 images decisions are noise"
+    )
     tau: float = Field(default=0.7, gt=0, lt=1, description="threshold of the stream that the assertions are about")
     beta: float = Field(default=0.04, ge=0, description="weight of the memory term")
     seen_every: int = Field(default=4, ge=1, description="objects between two re-insertions of an earlier one")

@@ -46,14 +46,16 @@ class SeedResult:
         """Return each claim, whether it holds, and the figures it rests on."""
         stream, kept, lost = self.stream, self.control["memory"], self.control["none"]
         new, met = stream.new_bases, len(stream.first_meetings)
-        missed = [one.name for one in stream.repeats if one.verdict != "seen"]
+        again, thrown = stream.known_repeats, len(stream.repeats) - len(stream.known_repeats)
+        missed = [one.name for one in again if one.verdict != "seen"]
         return [
             ("Bases grow more slowly than objects", 2 * new <= met, f"{new} new bases for {met} new objects"),
             (
                 "Objects met again are recognised",
-                not missed,
-                f"{len(stream.repeats) - len(missed)} of {len(stream.repeats)}"
-                + (f", not {', '.join(missed)}" if missed else ""),
+                bool(again) and not missed,
+                f"{len(again) - len(missed)} of {len(again)}"
+                + (f", not {', '.join(missed)}" if missed else "")
+                + (f"; {thrown} more had been discarded when first met" if thrown else ""),
             ),
             (
                 "With the memory term nothing is forgotten",

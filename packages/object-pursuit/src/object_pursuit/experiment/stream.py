@@ -25,6 +25,7 @@ def pursuit_options(plan: ExperimentPlan, *, tau: float, beta: float, seed: int)
             "tau": tau,
             "beta": beta,
             "batch": plan.batch,
+            "val_share": plan.val_share,
             "express_lr": plan.coefficient_lr,
             "express_epochs": plan.coefficient_epochs,
             "express_patience": plan.coefficient_patience,
