@@ -16,6 +16,10 @@ from pathlib import Path
 CLIP = ["--video", "clip/JPEGImages", "--mask", "clip/first.png"]
 SMOKE = {
     "vos-core": ("vos", ["run", "--method", "flow", *CLIP, "--output", "out"]),
+    "object-pursuit": (
+        "object-pursuit",
+        ["infer", *CLIP, "--weights", "random", "--variant", "tiny", "--resize", "64", "64", "--steps", "2", "--output", "out"],
+    ),
     "stcn-ttt": ("stcn-ttt", ["infer", *CLIP, "--weights", "random", "--res", "96", "--output", "out"]),
 }
 FRAMES = 6
