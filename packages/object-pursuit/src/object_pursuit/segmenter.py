@@ -116,6 +116,13 @@ class ObjectPursuitSegmenter:
                     done.add(object_id)
                     self._early[index, object_id] = self._code(object_id, [(frame.rgb, mask)])
 
+    def know(self, codes: Mapping[int, Tensor], frames: FrameReader | None = None) -> None:
+        """Begin a clip with objects whose codes are known, id -> code `(z_dim,)`: no mask is needed and nothing is fitted."""
+        self.reset()
+        self._reader = frames
+        for object_id, code in codes.items():
+            self._objects[object_id] = _Object([], self._generate(code))
+
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> FrameResult:
         """Return the label map of `frame` at its own size; given masks are taken as they are.
 
@@ -125,7 +132,7 @@ class ObjectPursuitSegmenter:
             FrameError: a frame of another size than the first one.
         """
         size = frame.rgb.shape[:2]
-        if self._frame_size is None and not prompts:
+        if self._frame_size is None and not prompts and not self._objects:
             raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
         if self._frame_size is not None:
             check_frame_size(frame, self._frame_size)
@@ -161,10 +168,13 @@ class ObjectPursuitSegmenter:
         frames = [*before, (frame.rgb, mask)][-self.config.shots :]
         early = self._early.pop((frame.index, object_id), None)
         code = early if early is not None and not before else self._code(object_id, frames)
-        with torch.inference_mode():
-            weights = {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code).items()}
-        self._objects[object_id] = _Object(frames, weights)
+        self._objects[object_id] = _Object(frames, self._generate(code))
         self._ahead.clear()
+
+    @torch.inference_mode()
+    def _generate(self, code: Tensor) -> dict[str, Tensor]:
+        """Return the weights that a code stands for, in the precision that they are used in."""
+        return {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code.to(self.device)).items()}
 
     def _code(self, object_id: int, frames: list[tuple[RgbImage, BinaryMask]]) -> Tensor:
         self._fits += 1
