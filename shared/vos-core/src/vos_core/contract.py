@@ -115,6 +115,7 @@ class MethodInfo:
         prompts: kinds of prompts that `step` takes.
         adaptive: some variant's segmenter has `adapt`.
         options: option name -> help text, for `vos methods NAME`.
+        image_backend: decoder of image files, `pillow` or `opencv`: the one that the method's published numbers were made with.
         register: called once before a weights name is looked up, to add this method's registry entries; None if it has none.
     """
 
@@ -127,6 +128,7 @@ class MethodInfo:
     prompts: frozenset[PromptKind] = frozenset({"mask"})
     adaptive: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    image_backend: Literal["pillow", "opencv"] = "pillow"
     register: Callable[[], None] | None = None
 
     @property

@@ -156,6 +156,18 @@ def test_video_file_runs_like_a_folder(make_clip, recorder, tmp_path: Path):
     assert [name for name, _ in segmenter.calls] == [f"{i:05d}" for i in range(12)]
 
 
+@pytest.mark.parametrize("backend", ["pillow", "opencv"])
+def test_the_method_names_the_decoder(make_clip, recorder, monkeypatch, backend):
+    from vos_core.io import images
+
+    used = []
+    read = images.read_image
+    note = lambda path, *, backend: used.append(backend) or read(path, backend=backend)  # noqa: E731
+    monkeypatch.setattr("vos_core.io.frames.read_image", note)
+    run_clip(recorder(), make_clip(frames=3), image_backend=backend)
+    assert set(used) == {backend}
+
+
 def test_a_segmenter_that_asks_learns_the_length_of_the_clip(make_clip, recorder):
     told = []
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock, add_shared
+from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock, WideConv, add_shared
 from stcn_ttt.model.network import STCN
 from stcn_ttt.model.resnet import BasicBlock, Bottleneck
 from vos_core.ops.fused_conv import FusedConv
@@ -95,7 +95,7 @@ def fuse(network: STCN, *, device: str | torch.device = "cpu", dtype: torch.dtyp
     fused = copy.deepcopy(network).requires_grad_(False)
     for encoder in (fused.key_encoder, fused.value_encoder):
         encoder.conv1 = FusedConv(_fold(encoder.conv1, encoder.bn1), relu=True)  # type: ignore[assignment]
-        encoder.bn1 = encoder.relu1 = nn.Identity()  # type: ignore[assignment]
+        encoder.bn1 = nn.Identity()  # type: ignore[assignment]
     _replace(fused)
     fused = fused.to(device=device, dtype=dtype)
     return fused.to(memory_format=torch.channels_last).eval()
@@ -117,6 +117,7 @@ _FUSED = {
     ResBlock: FusedResBlock,
     SharingResBlock: FusedSharingResBlock,
     nn.Conv2d: FusedConv,
+    WideConv: FusedConv,
 }
 
 

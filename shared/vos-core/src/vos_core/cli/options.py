@@ -86,9 +86,9 @@ def training_options(function: F) -> F:
 
 def ops_option(function: F) -> F:
     """Add `--ops`."""
-    return click.option("--ops", metavar="BACKEND", help="Backend of all ops, or op=backend,...: auto, torch, triton, opencv.")(
-        function
-    )
+    return click.option(
+        "--ops", metavar="BACKEND", help="Backend of all ops, or op=backend,...: auto, torch, triton, opencv, winograd."
+    )(function)
 
 
 def method_options(function: F) -> F:
@@ -142,6 +142,9 @@ def output_options(function: F) -> F:
             default="davis",
             show_default=True,
             help="Colours of mask files; first copies those of the first mask.",
+        ),
+        click.option(
+            "--object-masks", is_flag=True, help="Write <clip>/<object>/<frame>.png, a file per object, instead of label maps."
         ),
         click.option("--flip", is_flag=True, help="Average with the mirrored clip."),
         click.option("--scales", metavar="A,B", help="Average over these scales, for example 1.0,1.3."),

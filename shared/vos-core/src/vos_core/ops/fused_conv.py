@@ -1,7 +1,7 @@
 """Convolutions for inference: bias, residual sum and rectifier in one pass, weights reordered once.
 
-On a CPU they run through oneDNN's fused kernels instead of reordering the weights at every call; elsewhere, or where this torch
-lacks them, through plain torch.
+On a CPU they run through oneDNN's fused kernels instead of reordering the weights at every call, wide 3x3 kernels in float32
+through `conv3x3`; elsewhere, or where this torch lacks them, through plain torch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vos_core.ops.conv3x3 import PreparedConv3x3, onednn_fused, pays
 
 
 class FusedConv(nn.Module):
@@ -31,9 +33,13 @@ class FusedConv(nn.Module):
         self.relu = relu
         self.stride, self.padding = conv.stride, [int(side) for side in conv.padding]
         self._packed: tuple[torch.Size, Tensor] | None = None
+        self._wide = tuple(conv.kernel_size) == (3, 3) and tuple(conv.stride) == (1, 1) and self.padding == [1, 1]
+        self._prepared: tuple[Tensor, PreparedConv3x3] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the convolution of `x`, rectified if asked for."""
+        if (fast := self._fast(x)) is not None:
+            return fast(x, self.bias, relu=self.relu)
         packed = self._pack(x)
         if packed is None:
             y = F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding))
@@ -45,6 +51,8 @@ class FusedConv(nn.Module):
 
     def add_to(self, sum_: Tensor, x: Tensor) -> Tensor:
         """Add the convolution of `x` to `sum_` in place, rectify if asked for, and return it."""
+        if (fast := self._fast(x)) is not None:
+            return fast.add_to(sum_, x, self.bias, relu=self.relu)
         packed = self._pack(x)
         if packed is None or not sum_.is_contiguous(memory_format=torch.channels_last):
             sum_.add_(F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding)))
@@ -54,8 +62,16 @@ class FusedConv(nn.Module):
             sum_, x, packed, self.bias, self.padding, self.stride, [1, 1], 1, "add", 1.0, activation, [], ""
         )
 
+    def _fast(self, x: Tensor) -> PreparedConv3x3 | None:
+        """Return what computes a wide 3x3 kernel with half the multiplications, where that pays."""
+        if not (self._wide and pays(x, self.weight)):
+            return None
+        if self._prepared is None or self._prepared[0] is not self.weight:
+            self._prepared = (self.weight, PreparedConv3x3(self.weight))
+        return self._prepared[1]
+
     def _pack(self, x: Tensor) -> Tensor | None:
-        if not _onednn(x):
+        if not onednn_fused(x):
             return None
         if self._packed is None or self._packed[0] != x.shape[1:]:
             # The best layout depends on the input's size, which changes with the clip only; any other would be reordered.
@@ -64,13 +80,3 @@ class FusedConv(nn.Module):
             )
             self._packed = (x.shape[1:], packed)
         return self._packed[1]
-
-
-def _onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
-    )
