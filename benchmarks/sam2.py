@@ -190,7 +190,7 @@ def main() -> None:
     results: dict[str, Any] = {}
     name = f"{args.size}, {args.image_size} px"
     if args.lengths:
-        side = 128
+        side = 64
         peaks = {
             str(length): peak_bytes("--only", "fp32", "--objects", 1, "--frames", length, "--image-size", side)
             for length in args.lengths
