@@ -18,9 +18,11 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -31,10 +33,18 @@ from stcn_ttt.model import STCN
 from stcn_ttt.model.blocks import SharingResBlock
 from stcn_ttt.prepare import View
 from stcn_ttt.segmenter import STCNSegmenter
+from vos_core.ops.backend import use_backends
 from vos_core.types import Frame, Prompt
 
 HEIGHT, WIDTH = 480, 854
 MODES = ("plain", "fp32", "bf16")
+
+
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    """Let a network run its layers one by one: direct convolutions, norms as layers."""
+    with use_backends("torch"), patch("stcn_ttt.model.resnet.convolve_and_norm", lambda x, conv, norm: norm(conv(x))):
+        yield
 
 
 class PlainSegmenter:
@@ -47,6 +57,10 @@ class PlainSegmenter:
     @torch.inference_mode()
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> np.ndarray:
         """Return the label map of one frame."""
+        with plain_layers():
+            return self._step(frame, prompts)
+
+    def _step(self, frame: Frame, prompts: Sequence[Prompt]) -> np.ndarray:
         view = View(*frame.rgb.shape[:2], short_side=480)
         image = view.image(frame.rgb)
         features = self.network.encode_key(image)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from stcn import _concatenated, synthetic_clip
+from stcn import _concatenated, plain_layers, synthetic_clip
 from torch import Tensor
 
 from stcn_ttt.adapt.backbone import StcnBackbone, freeze_layers
@@ -114,7 +114,11 @@ class Mode:
         wall, cpu = time.perf_counter(), time.process_time()
         self.optimizer.zero_grad(set_to_none=True)
         with autocast("bf16" if self.name == "bf16" else "fp32", torch.device("cpu")):
-            loss = plain_loss(self.network, batch) if self.name == "plain" else loss_of(self.backbone, batch, self.loss)
+            if self.name == "plain":
+                with plain_layers():
+                    loss = plain_loss(self.network, batch)
+            else:
+                loss = loss_of(self.backbone, batch, self.loss)
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return float(loss.detach()), time.perf_counter() - wall, time.process_time() - cpu

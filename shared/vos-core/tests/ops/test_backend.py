@@ -25,17 +25,20 @@ def test_auto_takes_the_library_of_the_cpu():
         "local_attention": "torch",
         "components": "opencv",
         "morphology": "opencv",
+        "conv3x3": "winograd",
     }
 
 
 def test_other_devices_go_through_torch_where_the_op_has_it():
     assert backend.backend_of("morphology", META) == "torch"
+    assert backend.backend_of("conv3x3", META) == "torch"
     assert backend.backend_of("components", META) == "opencv"
 
 
 def test_one_name_sets_the_ops_that_have_it():
     chosen = backend.parse_backends("torch, components=triton")
-    assert chosen == {"topk_readout": "torch", "local_attention": "torch", "components": "triton", "morphology": "torch"}
+    everywhere = ("topk_readout", "local_attention", "morphology", "conv3x3")
+    assert chosen == {**dict.fromkeys(everywhere, "torch"), "components": "triton"}
 
 
 def test_variable_function_and_context(monkeypatch):

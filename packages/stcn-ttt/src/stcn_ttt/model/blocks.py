@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from vos_core.ops.conv3x3 import conv3x3
 
 
 class SharedPart(NamedTuple):
@@ -14,6 +14,17 @@ class SharedPart(NamedTuple):
 
     conv1: Tensor
     downsample: Tensor
+
+
+class WideConv(nn.Conv2d):
+    """A 3x3 convolution, stride 1 and padding 1, of many channels: see `vos_core.ops.conv3x3`."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return `(B, out, h, w)` of `(B, in, h, w)`."""
+        return conv3x3(x, self.weight, self.bias)
 
 
 class ResBlock(nn.Module):
@@ -27,14 +38,15 @@ class ResBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         # First, as in the original: its checkpoints number the optimiser's state by the order of parameters.
-        self.downsample = None if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.downsample = None if in_channels == out_channels else WideConv(in_channels, out_channels)
+        self.conv1 = WideConv(in_channels, out_channels)
+        self.conv2 = WideConv(out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, out, h, w)` of `(B, in, h, w)`."""
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.conv2(torch.relu_(self.conv1(torch.relu(x)))).add_(shortcut)
+        inner = conv3x3(x, self.conv1.weight, self.conv1.bias, rectify=True)
+        return conv3x3(inner, self.conv2.weight, self.conv2.bias, rectify=True).add_(shortcut)
 
 
 class SharingResBlock(nn.Module):
@@ -52,9 +64,9 @@ class SharingResBlock(nn.Module):
     def __init__(self, own_channels: int, shared_channels: int, out_channels: int) -> None:
         super().__init__()
         self.own_channels = own_channels
-        self.downsample = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)  # first as in `ResBlock`
-        self.conv1 = nn.Conv2d(own_channels + shared_channels, out_channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.downsample = WideConv(own_channels + shared_channels, out_channels)  # first as in `ResBlock`
+        self.conv1 = WideConv(own_channels + shared_channels, out_channels)
+        self.conv2 = WideConv(out_channels, out_channels)
 
     def share(self, shared: Tensor) -> SharedPart:
         """Return the frame's part for `forward`; biases are in here.
@@ -63,16 +75,15 @@ class SharingResBlock(nn.Module):
             shared: `(B, shared_channels, h, w)`.
         """
         return SharedPart(
-            F.conv2d(torch.relu(shared), self.conv1.weight[:, self.own_channels :], self.conv1.bias, padding=1),
-            F.conv2d(shared, self.downsample.weight[:, self.own_channels :], self.downsample.bias, padding=1),
+            conv3x3(shared, self.conv1.weight[:, self.own_channels :], self.conv1.bias, rectify=True),
+            conv3x3(shared, self.downsample.weight[:, self.own_channels :], self.downsample.bias),
         )
 
     def forward(self, own: Tensor, part: SharedPart) -> Tensor:
         """Return `(B * N, out, h, w)` of `own` `(B * N, own_channels, h, w)` and the frame's part `(B, ...)`."""
-        inner = F.conv2d(torch.relu(own), self.conv1.weight[:, : self.own_channels], padding=1)
-        shortcut = F.conv2d(own, self.downsample.weight[:, : self.own_channels], padding=1)
-        inner = torch.relu_(add_shared(inner, part.conv1))
-        return self.conv2(inner).add_(add_shared(shortcut, part.downsample))
+        inner = add_shared(conv3x3(own, self.conv1.weight[:, : self.own_channels], rectify=True), part.conv1)
+        shortcut = add_shared(conv3x3(own, self.downsample.weight[:, : self.own_channels]), part.downsample)
+        return conv3x3(inner, self.conv2.weight, self.conv2.bias, rectify=True).add_(shortcut)
 
 
 def add_shared(own: Tensor, shared: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock, add_shared
+from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock, WideConv, add_shared
 
 
 class FrameSkips(NamedTuple):
@@ -30,7 +30,7 @@ class UpsampleBlock(nn.Module):
 
     def __init__(self, skip_channels: int, up_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.skip_conv = nn.Conv2d(skip_channels, up_channels, 3, padding=1)
+        self.skip_conv = WideConv(skip_channels, up_channels)
         self.out_conv = ResBlock(up_channels, out_channels)
 
     def forward(self, skip: Tensor, up: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock
 from stcn_ttt.model.cbam import CBAM
-from stcn_ttt.model.resnet import basic_stage, bottleneck_stage, init_resnet_conv
+from stcn_ttt.model.resnet import basic_stage, bottleneck_stage, init_resnet_conv, stem
 
 
 class KeyEncoder(nn.Module):
@@ -20,7 +20,6 @@ class KeyEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.relu1 = nn.ReLU(inplace=True)  # a module, so that fusing can move it into the convolution
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.res2 = bottleneck_stage(64, 64, blocks=3, stride=1)
         self.layer2 = bottleneck_stage(256, 128, blocks=4, stride=2)
@@ -28,7 +27,7 @@ class KeyEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return f16 `(B, 1024, H/16, W/16)`, f8 `(B, 512, H/8, W/8)` and f4 `(B, 256, H/4, W/4)` of a normalised image."""
-        f4 = self.res2(self.maxpool(self.relu1(self.bn1(self.conv1(image)))))
+        f4 = self.res2(self.maxpool(stem(image, self.conv1, self.bn1)))
         f8 = self.layer2(f4)
         return self.layer3(f8), f8, f4
 
@@ -59,7 +58,6 @@ class ValueEncoder(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3 + mask_channels, 64, 7, stride=2, padding=3)
         self.bn1 = nn.BatchNorm2d(64)
-        self.relu1 = nn.ReLU(inplace=True)  # a module, so that fusing can move it into the convolution
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = basic_stage(64, 64, stride=1)
         self.layer2 = basic_stage(64, 128, stride=2)
@@ -72,7 +70,7 @@ class ValueEncoder(nn.Module):
 
     def trunk(self, image_and_masks: Tensor) -> Tensor:
         """Return the ResNet-18 feature `(B * N, 256, H/16, W/16)`, before the fuser."""
-        x = self.maxpool(self.relu1(self.bn1(self.conv1(image_and_masks))))
+        x = self.maxpool(stem(image_and_masks, self.conv1, self.bn1))
         return self.layer3(self.layer2(self.layer1(x)))
 
     def forward(self, image: Tensor, f16: Tensor, masks: Tensor, *, part: SharedPart | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stcn_ttt.model.blocks import SharedPart
+from stcn_ttt.model.blocks import SharedPart, WideConv
 from stcn_ttt.model.decoder import Decoder, FrameSkips
 from stcn_ttt.model.encoders import KeyEncoder, KeyProjection, ValueEncoder
 from vos_core.ops.affinity import dense_affinity, dense_readout
@@ -67,7 +67,7 @@ class STCN(nn.Module):
         self.key_encoder = KeyEncoder()
         self.value_encoder = ValueEncoder(mask_channels=1 if single_object else 2)
         self.key_proj = KeyProjection(1024, KEY_CHANNELS)
-        self.key_comp = nn.Conv2d(1024, VALUE_CHANNELS, 3, padding=1)
+        self.key_comp = WideConv(1024, VALUE_CHANNELS)
         self.decoder = Decoder()
         self.eval()
 

@@ -6,9 +6,13 @@ He et al., "Deep residual learning for image recognition". Layer 4 and the class
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from vos_core.ops.conv3x3 import conv3x3
 
 
 class Bottleneck(nn.Module):
@@ -33,9 +37,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, out, h / stride, w / stride)` of `(B, in, h, w)`."""
-        y = torch.relu_(self.bn1(self.conv1(x)))
-        y = torch.relu_(self.bn2(self.conv2(y)))
-        return _add_relu(self.bn3(self.conv3(y)), x if self.downsample is None else self.downsample(x))
+        y = torch.relu_(convolve_and_norm(x, self.conv1, self.bn1))
+        y = torch.relu_(convolve_and_norm(y, self.conv2, self.bn2))
+        return _add_relu(convolve_and_norm(y, self.conv3, self.bn3), _shortcut_of(x, self.downsample))
 
 
 class BasicBlock(nn.Module):
@@ -59,8 +63,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, out, h / stride, w / stride)` of `(B, in, h, w)`."""
-        y = self.bn2(self.conv2(torch.relu_(self.bn1(self.conv1(x)))))
-        return _add_relu(y, x if self.downsample is None else self.downsample(x))
+        y = torch.relu_(convolve_and_norm(x, self.conv1, self.bn1))
+        return _add_relu(convolve_and_norm(y, self.conv2, self.bn2), _shortcut_of(x, self.downsample))
 
 
 def bottleneck_stage(in_channels: int, width: int, *, blocks: int, stride: int) -> nn.Sequential:
@@ -92,6 +96,33 @@ def _shortcut(in_channels: int, out_channels: int, *, stride: int, bias: bool) -
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=bias), nn.BatchNorm2d(out_channels))
+
+
+def convolve_and_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Return `norm(conv(x))` for a norm that uses its stored statistics, as one convolution with scaled weights.
+
+    The same function and the same gradients up to rounding, without the norm's passes over memory. Where only the norm is
+    trained the two stay apart: the gradient of scaled weights would cost as much as that of the convolution.
+    """
+    if norm.weight.requires_grad and not conv.weight.requires_grad:
+        return cast(Tensor, norm(conv(x)))
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    bias = norm.bias - norm.running_mean * scale if conv.bias is None else norm.bias + (conv.bias - norm.running_mean) * scale
+    weight = conv.weight * scale[:, None, None, None]
+    if conv.kernel_size == (3, 3) and conv.stride == (1, 1):
+        return conv3x3(x, weight, bias)
+    return F.conv2d(x, weight, bias, conv.stride, conv.padding)
+
+
+def stem(x: Tensor, conv: nn.Conv2d, norm: nn.Module) -> Tensor:
+    """Return `relu(norm(conv(x)))`; a fused copy of a network has all three in `conv` and nothing in `norm`."""
+    return torch.relu_(convolve_and_norm(x, conv, norm)) if isinstance(norm, nn.BatchNorm2d) else cast(Tensor, conv(x))
+
+
+def _shortcut_of(x: Tensor, shortcut: nn.Sequential | None) -> Tensor:
+    return x if shortcut is None else convolve_and_norm(x, cast(nn.Conv2d, shortcut[0]), cast(nn.BatchNorm2d, shortcut[1]))
 
 
 def _add_relu(y: Tensor, shortcut: Tensor) -> Tensor:

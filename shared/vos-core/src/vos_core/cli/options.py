@@ -86,9 +86,9 @@ def training_options(function: F) -> F:
 
 def ops_option(function: F) -> F:
     """Add `--ops`."""
-    return click.option("--ops", metavar="BACKEND", help="Backend of all ops, or op=backend,...: auto, torch, triton, opencv.")(
-        function
-    )
+    return click.option(
+        "--ops", metavar="BACKEND", help="Backend of all ops, or op=backend,...: auto, torch, triton, opencv, winograd."
+    )(function)
 
 
 def method_options(function: F) -> F:

@@ -1,4 +1,4 @@
-"""One switch for which library computes an op: torch, OpenCV or Triton.
+"""One switch for which library or algorithm computes an op: torch, OpenCV, Triton, Winograd.
 
 `auto` takes Triton for CUDA tensors where it is installed and the op's CPU library otherwise. The environment variable
 `VOS_OPS`, `set_backends` (what `--ops` calls) and `use_backends` override it, for all ops (`torch`) or for some
@@ -26,6 +26,7 @@ OPS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "local_attention": ("torch", "triton"),
         "components": ("opencv", "triton"),
         "morphology": ("opencv", "torch"),
+        "conv3x3": ("winograd", "torch"),
     }
 )
 """The backends of each op; the first one is what `auto` takes on a CPU."""
@@ -72,7 +73,7 @@ def use_backends(text: str) -> Iterator[None]:
 
 
 def backend_of(op: str, tensor: Tensor) -> str:
-    """Return the backend that computes `op` for `tensor`: `torch`, `opencv` or `triton`.
+    """Return the backend that computes `op` for `tensor`: one of `OPS[op]`.
 
     Raises:
         UsageError: Triton is asked for and cannot run here, or OpenCV is asked for a tensor that is not on the CPU.

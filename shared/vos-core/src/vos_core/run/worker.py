@@ -91,7 +91,14 @@ class Worker:
             masks = kind(self.job.output / clip.name, clip, palette=self._palette(clip))
             sinks.append(masks)
             sinks += self._further_sinks(clip)
-            record = run_clip(segmenter, clip, sinks, device=self.job.request.device, on_frame=on_frame)
+            record = run_clip(
+                segmenter,
+                clip,
+                sinks,
+                device=self.job.request.device,
+                image_backend=self.job.method.image_backend,
+                on_frame=on_frame,
+            )
             return ClipOutcome(record, masks.written)
         except Exception as error:  # noqa: BLE001 - one clip's failure, even a fault of the method, must not stop the others
             for sink in sinks:
