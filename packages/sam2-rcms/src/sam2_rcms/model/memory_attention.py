@@ -167,7 +167,7 @@ class MemoryAttention(nn.Module):
                 continue
             turned = None
             if keys is not None:
-                last = layer.cross_attn_image.k_proj(placed[:, placed.shape[1] - pointers :])
+                last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
                 turned = torch.cat((keys[index], last.to(keys[index].dtype)), 1)
             x = layer(x, memory, placed, pointers=pointers, late_values=late, turned=turned)
         normed: Tensor = self.norm(x)
@@ -178,12 +178,16 @@ class MemoryAttention(nn.Module):
 
         Projecting and turning are linear, so keys are the sum of these and `position_keys` (spec section 8.4).
         """
-        return self._turned([F.linear(memory.float(), layer.cross_attn_image.k_proj.weight.float()) for layer in self.layers])
+        return self._turned([F.linear(memory.float(), layer.weight.float()) for layer in self._key_projections()])
 
     def position_keys(self, position: Tensor) -> Tensor:
         """Return what the positions `(L, 64)` of a spatial memory add to its keys `(4, L, 256)`, biases included."""
-        projections = [layer.cross_attn_image.k_proj for layer in self.layers]
-        return self._turned([F.linear(position, layer.weight.float(), layer.bias.float()) for layer in projections])
+        layers = self._key_projections()
+        return self._turned([F.linear(position, layer.weight.float(), layer.bias.float()) for layer in layers])
+
+    def _key_projections(self) -> list[nn.Linear]:
+        layers = [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
+        return [layer.cross_attn_image.k_proj for layer in layers]
 
     def _turned(self, keys: list[Tensor]) -> Tensor:
         table = rotary_table(round(keys[0].shape[0] ** 0.5), CHANNELS, keys[0].device)
