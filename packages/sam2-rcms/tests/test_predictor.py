@@ -192,6 +192,8 @@ def test_other_bad_input(small_network, video, tmp_path):
         predictor.init_state([*video[:1], video[1][:40]]).image(1)
     with pytest.raises(FrameError, match="nothing"):
         predictor.init_state(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="all or window"):
+        predictor.init_state(video, keep="some")
     with pytest.raises(UsageError, match="offload"):
         predictor.init_state(video, offload_state_to_cpu=True)
     with pytest.raises(UsageError, match="no preset 'huge'"):
