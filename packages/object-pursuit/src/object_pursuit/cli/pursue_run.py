@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from object_pursuit.cli.options import image_size
-from object_pursuit.data.images import ObjectEntry, ObjectFolder
+from object_pursuit.data.images import Label, ObjectEntry, ObjectFolder
 from object_pursuit.data.objects import CO3D_LIMIT, dataset_name, open_objects
 from object_pursuit.data.order import object_stream
 from object_pursuit.data.shapes import held_object, object_name
@@ -80,7 +80,7 @@ def open_source(options: Mapping[str, Any], *, default: str = "CO3D") -> tuple[O
         if not tiny:
             raise UsageError("--data is missing", expected="a folder of objects", fix="Or try --preset tiny, which draws its own")
         return ObjectSource((), (size[0], size[0]), options["seed"]), dataset
-    label = options.get("label") or "any"
+    label: Label = options.get("label") or "any"
     return ObjectSource(open_objects(dataset, options["data"], label=label), size, options["seed"]), dataset
 
 

@@ -72,14 +72,14 @@ def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, slope: flo
     block = kernel_blocks(weight)
     offset = weight.new_zeros(weight.shape[0]) if bias is None else bias
     parts = [_Tiles.apply(one, block, offset, weight.shape[-1], slope) for one in x]
-    return torch.stack(parts) if len(parts) > 1 else parts[0][None]  # type: ignore[no-any-return]
+    return torch.stack(parts) if len(parts) > 1 else parts[0][None]
 
 
 def kernel_blocks(weight: Tensor) -> Tensor:
     """Return `(16, k, 2 O, 2 C)`: per frequency and column tap the real matrix of a product with the conjugate spectrum."""
     forward, _ = _matrices(TILE - weight.shape[-1] + 1, weight.dtype, weight.device)
-    spectrum = torch.einsum("gr,ocrs->gsoc", forward[:, : weight.shape[-1]], weight).unflatten(0, (-1, 2))
-    real, imaginary = spectrum[:, 0], spectrum[:, 1]
+    spectrum = torch.einsum("gr,ocrs->gsoc", forward[:, : weight.shape[-1]], weight)
+    real, imaginary = spectrum[::2], spectrum[1::2]
     zero = torch.zeros_like(imaginary[:1])
     cross = torch.cat((zero, imaginary[1:]))  # bin 0 holds the two real frequencies, 0 and 16
     corner = torch.cat((imaginary[:1], real[1:]))
