@@ -9,6 +9,7 @@ import torch
 from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.memory import Memory
 from stcn_ttt.segmenter import STCNSegmenter
+from vos_core.bank import RestrictedBank
 from vos_core.config import build_config
 from vos_core.contract import Segmenter
 from vos_core.errors import ConfigError, FrameError, MaskError, UsageError
@@ -98,6 +99,59 @@ def test_eviction_keeps_the_first_and_the_newest_frames_and_given_masks():
     assert memory.read(key(9), top=1)[0].unique().item() == 6, "the temporary frame has left"
 
 
+def test_a_restricted_memory_drops_what_the_objects_do_not_read():
+    def key(t):
+        return 5 * torch.eye(8)[t].view(1, 8, 1, 1).expand(1, 8, 1, 2)
+
+    def add(t, foreground=None, slot="permanent"):
+        memory.add(key(t), torch.full((1, 8, 1, 2), float(t)), (1,), slot=slot, foreground=foreground)
+
+    memory = Memory(max_frames=4, bank=RestrictedBank(latter=3))
+    add(0, slot="prompt")
+    for t in (1, 2, 3):
+        memory.read(key(1), top=2)
+        add(t)
+    # The left cell, where the object is, reads frame 2, the right one frame 1.
+    query = torch.cat((key(2)[..., :1], key(1)[..., :1]), -1)
+    for t in (4, 5):
+        memory.read(query, top=1)
+        add(t, foreground=torch.tensor([[1.0, 0.0]]))
+    kept = {memory.read(key(t), top=1).unique().item() for t in range(6)}
+    assert kept == {0, 2, 4, 5}, "the oldest would have been 1 and then 2"
+    assert memory.frames == 4
+
+
+def test_a_restricted_memory_never_drops_a_given_mask_before_others():
+    memory = Memory(max_frames=3, bank=RestrictedBank(latter=2))
+    for t in range(6):
+        if t:
+            memory.read(torch.full((1, 8, 1, 1), 1.0), top=2)
+        memory.add(
+            torch.full((1, 8, 1, 1), float(t)),
+            torch.full((1, 8, 1, 1), float(t)),
+            (1,),
+            slot="prompt" if t in (0, 1) else "permanent",
+            foreground=torch.ones(1, 1),
+        )
+    assert [memory.read(torch.full((1, 8, 1, 1), float(t)), top=1).unique().item() for t in (0, 1, 5)] == [0, 1, 5]
+    with pytest.raises(ValueError, match="does not fit"):
+        Memory(max_frames=3, bank=RestrictedBank(latter=3))
+
+
+def test_a_restricted_memory_equals_the_others_until_it_is_full(random_network):
+    probs = {}
+    for policy in ("fifo", "restricted", "unbounded"):
+        segmenter = make(random_network, mem_every=1, include_last=True, memory=policy, memory_frames=4)
+        probs[policy] = []
+        for t in range(8):
+            given = [Prompt(1, mask=box(5))] if t == 0 else [Prompt(2, mask=box(40))] if t == 2 else ()
+            probs[policy].append(segmenter.step(frame(t), given).probs)
+    for t in range(5):
+        np.testing.assert_array_equal(probs["restricted"][t], probs["unbounded"][t])
+    assert segmenter.memory_frames == 7
+    assert not np.array_equal(probs["restricted"][7], probs["unbounded"][7])
+
+
 def test_eviction_of_prompts_alone_keeps_the_first():
     memory = Memory(max_frames=2)
     for t in range(4):
@@ -107,14 +161,15 @@ def test_eviction_of_prompts_alone_keeps_the_first():
 
 
 def test_memory_stays_bounded_over_a_long_clip_and_grows_when_asked_to(random_network):
-    sizes: dict[str, list[int]] = {"fifo": [], "unbounded": []}
+    sizes: dict[str, list[int]] = {"fifo": [], "restricted": [], "unbounded": []}
     for policy, seen in sizes.items():
         segmenter = make(random_network, mem_every=1, memory=policy, memory_frames=6)
         for t in range(24):
             small = frame(t, height=16, width=32)
             segmenter.step(small, [Prompt(1, mask=box(3, height=16, width=32))] if t == 0 else ())
             seen.append(segmenter.state_bytes())
-    assert max(sizes["fifo"]) == sizes["fifo"][-1] == sizes["fifo"][12]
+    for policy in ("fifo", "restricted"):
+        assert max(sizes[policy]) == sizes[policy][-1] == sizes[policy][12]
     assert sizes["unbounded"][-1] > 2 * sizes["fifo"][-1]
 
 

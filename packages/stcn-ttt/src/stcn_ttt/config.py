@@ -22,14 +22,16 @@ class SegmenterConfig(Config):
         default=False,
         description="antialias the resize to `res`; the published numbers were made without",
     )
-    memory: Literal["fifo", "unbounded"] = Field(
+    memory: Literal["fifo", "restricted", "unbounded"] = Field(
         default="fifo",
-        description="fifo: beyond `memory_frames` the oldest one without a prompt leaves (never the first); unbounded: keep all",
+        description="beyond `memory_frames`, fifo: the oldest without a prompt leaves; restricted: the one that matters least to"
+        " the objects and has been looked at often (RMem's rule, 8 frames there); never the first; unbounded: keep all",
     )
     memory_frames: int = Field(
         default=40,
         ge=2,
-        description="memory frames kept by `fifo`; 40 every 5 span 200 frames, more than any DAVIS or YouTube-VOS clip",
+        description="memory frames kept by `fifo` and `restricted`; 40 every 5 span 200 frames, more than any DAVIS or"
+        " YouTube-VOS clip",
     )
     scales: tuple[int, ...] = Field(
         default=(), description="test-time augmentation: shorter sides to average instead of `res`, such as [480, 600]"

@@ -13,7 +13,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from vos_core.bank import RestrictedBank
 from vos_core.ops.affinity import TopK, kernel_topk_affinity, sparse_readout, topk_affinity_since
 
 Slot = Literal["prompt", "permanent", "temporary"]
@@ -39,17 +41,20 @@ class _Group:
 class Memory:
     """Keys and values of the memory frames of one clip, in buffers that grow by doubling up to the bound.
 
-    With a bound, the oldest frame that carries no prompt leaves first; the clip's first frame never does. A temporary frame
-    is not counted.
+    With a bound, the oldest frame that carries no prompt leaves first, or the one that a restricted bank names; the clip's
+    first frame never does. A temporary frame is not counted.
 
     Args:
         max_frames: bound of the permanent frames, at least 2; None = none.
+        bank: decides which frame leaves, by how much each was read; it must hold `max_frames`.
     """
 
-    def __init__(self, *, max_frames: int | None) -> None:
+    def __init__(self, *, max_frames: int | None, bank: RestrictedBank | None = None) -> None:
         if max_frames is not None and max_frames < 2:
             raise ValueError(f"a memory of {max_frames} frames cannot hold the first and the newest")
-        self.max_frames = max_frames
+        if bank is not None and bank.capacity != max_frames:
+            raise ValueError(f"a bank of {bank.capacity} frames does not fit a memory of {max_frames}")
+        self.max_frames, self._bank = max_frames, bank
         self.clear()
 
     def clear(self) -> None:
@@ -59,6 +64,10 @@ class Memory:
         self._groups: list[_Group] = []
         self._keys: Tensor | None = None  # (1, channels, room * cells)
         self._cells = 0
+        self._read: TopK | None = None  # the last read of the group with the longest memory, nodes counted from the first frame
+        self._added = 0
+        if self._bank is not None:
+            self._bank.clear()
 
     @property
     def frames(self) -> int:
@@ -73,24 +82,25 @@ class Memory:
     @property
     def state_bytes(self) -> int:
         """Bytes of the buffers."""
-        tensors = [group.rows for group in self._groups] + ([] if self._keys is None else [self._keys])
+        tensors = [group.rows for group in self._groups] + ([] if self._keys is None else [self._keys]) + [*(self._read or ())]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def add(self, key: Tensor, values: Tensor, ids: Sequence[int], *, slot: Slot) -> None:
-        """Remember a frame; a temporary frame that was there is gone.
+    def add(self, key: Tensor, values: Tensor, ids: Sequence[int], *, slot: Slot, foreground: Tensor | None = None) -> None:
+        """Remember a frame, the one that read last; a temporary frame that was there is gone.
 
         Args:
             key: `(1, channels, h, w)`.
             values: `(N, channels, h, w)`, one per object of `ids`.
             ids: the known objects in slot order, then new ones.
             slot: what kind of frame it is.
+            foreground: `(h', w')` 0-1 of any size, the places whose reading counts for a restricted bank; None = all alike.
         """
         known = self.ids
         if tuple(ids[: len(known)]) != known:
             raise ValueError(f"objects {list(ids)} do not continue {list(known)}")
         self._temporary = slot == "temporary"
-        if not self._temporary and self.max_frames is not None and self.frames >= self.max_frames:
-            self._evict()
+        if not self._temporary:
+            self._make_room(key, foreground)
         place = self.frames
         self._write_key(key, place)
         rows = values.flatten(2).permute(2, 0, 1)  # (cells, N, channels)
@@ -119,7 +129,10 @@ class Memory:
         nodes = (self.frames + self._temporary) * self._cells
         keys = self._keys[:, :, :nodes]
         parts = []
-        for group, affinity in zip(self._groups, self._affinities(keys, query, top, kernel_sigma), strict=True):
+        affinities = self._affinities(keys, query, top, kernel_sigma)
+        if self._bank is not None:
+            self._read = TopK(affinities[0].weights, affinities[0].indices + self._groups[0].start * self._cells)
+        for group, affinity in zip(self._groups, affinities, strict=True):
             rows = group.rows.view(1, -1, group.rows.shape[2])
             read = sparse_readout(affinity, rows).view(height, width, len(group.ids), -1)
             parts.append(read.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last))
@@ -147,9 +160,34 @@ class Memory:
         if not self._groups:
             self.clear()
 
-    def _evict(self) -> None:
-        """Drop the oldest frame without a prompt; if there is none, the oldest but the first."""
-        place = next((i for i, prompted in enumerate(self._prompted) if i and not prompted), 1)
+    def _make_room(self, key: Tensor, foreground: Tensor | None) -> None:
+        """Drop the frame that has to leave for a permanent one: the bank's, else the oldest without a prompt but the first."""
+        if self._bank is not None:
+            relevance = self._relevance(key, foreground) if self._bank.wants_relevance else ()
+            held = self._bank.frames
+            pinned = [held[place] for place, prompted in enumerate(self._prompted) if prompted]
+            place = self._bank.add(self._added, relevance, pinned=pinned).place
+            self._added += 1
+            if place is not None:
+                self._evict(place)
+        elif self.max_frames is not None and self.frames >= self.max_frames:
+            self._evict(next((i for i, prompted in enumerate(self._prompted) if i and not prompted), 1))
+
+    def _relevance(self, key: Tensor, foreground: Tensor | None) -> list[float]:
+        """Return how much of the last read each permanent frame was; a frame that came without reading tells none apart."""
+        if self._read is None:
+            return [1.0] * self.frames
+        weights, indices = self._read.weights[0], self._read.indices[0]  # (cells, top)
+        if foreground is not None:
+            small = F.interpolate(foreground[None, None].float(), size=key.shape[-2:], mode="area")
+            weights = weights * small.flatten()[:, None].to(weights)
+        mass = weights.new_zeros(self.frames + 1)  # one place more for the temporary frame that may have been read
+        mass.index_add_(0, (indices // self._cells).clamp(max=self.frames).flatten(), weights.flatten())
+        self._read = None
+        return [float(share) for share in mass[:-1].tolist()]
+
+    def _evict(self, place: int) -> None:
+        """Free the place of a frame; those behind it move down."""
         assert self._keys is not None
         cells = self._cells
         for frame in range(place, self.frames - 1):  # frame by frame: source and target must not overlap

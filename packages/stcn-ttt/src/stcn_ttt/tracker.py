@@ -11,6 +11,7 @@ from torch import Tensor
 from stcn_ttt.memory import Memory, Slot
 from stcn_ttt.model import STCN
 from stcn_ttt.model.network import sum_of_others
+from vos_core.bank import RestrictedBank
 from vos_core.ops.aggregate import aggregate
 
 KERNEL_SIGMA = 7.0
@@ -27,6 +28,7 @@ class TrackerOptions:
     mem_every: int = 5
     include_last: bool = False
     max_frames: int | None = None
+    restricted: bool = False
     kernel: bool = False
 
 
@@ -54,7 +56,11 @@ class ClipTracker:
 
     def __init__(self, network: STCN, options: TrackerOptions, *, dtype: torch.dtype = torch.float32) -> None:
         self.network, self.options, self.dtype = network, options, dtype
-        self.memory = Memory(max_frames=options.max_frames)
+        bank = None
+        if options.restricted:
+            assert options.max_frames is not None, "a restricted memory has a bound"
+            bank = RestrictedBank(latter=options.max_frames - 1)
+        self.memory = Memory(max_frames=options.max_frames, bank=bank)
         self.reset()
 
     def reset(self) -> None:
@@ -142,4 +148,4 @@ class ClipTracker:
             self.network.encode_value(pending.image, pending.f16, own, others=other, part=shared)[0]
             for own, other in zip(torch.split(masks, OBJECTS_AT_ONCE, 1), torch.split(others, OBJECTS_AT_ONCE, 1), strict=True)
         ]
-        self.memory.add(pending.key, torch.cat(parts), self.ids, slot=pending.slot)
+        self.memory.add(pending.key, torch.cat(parts), self.ids, slot=pending.slot, foreground=1 - self.probs[0])

@@ -69,6 +69,15 @@ class AdaptiveSegmenter(Segmenter, Protocol):
         ...
 
 
+@runtime_checkable
+class LengthAware(Protocol):
+    """A segmenter whose memory is planned by the length of the clip (AOT's long-term gap)."""
+
+    def expect(self, frames: int) -> None:
+        """Take the number of frames of the clip that begins with the next `step`. Undone by `reset`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
     """How the session wants a segmenter.
@@ -106,6 +115,7 @@ class MethodInfo:
         prompts: kinds of prompts that `step` takes.
         adaptive: some variant's segmenter has `adapt`.
         options: option name -> help text, for `vos methods NAME`.
+        image_backend: decoder of image files, `pillow` or `opencv`: the one that the method's published numbers were made with.
         register: called once before a weights name is looked up, to add this method's registry entries; None if it has none.
     """
 
@@ -118,6 +128,7 @@ class MethodInfo:
     prompts: frozenset[PromptKind] = frozenset({"mask"})
     adaptive: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    image_backend: Literal["pillow", "opencv"] = "pillow"
     register: Callable[[], None] | None = None
 
     @property

@@ -27,8 +27,8 @@ VOID = 255
 
 MaskKind = Literal["labels", "binary", "objects"]
 """`labels`: one label map per frame; `binary`: any value > 0 is object 1; `objects`: one binary PNG per object folder."""
-PromptRule = Literal["first_frame", "first_seen"]
-"""Which annotated frames are given to a method: only the clip's first mask, or each id where it first shows up."""
+PromptRule = Literal["first_frame", "first_seen", "all"]
+"""Which annotated frames are given to a method: only the clip's first mask, each id where it first shows up, or every mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,13 @@ class FrameResult:
         labels: label map at the frame's own size with original ids.
         ids: original ids in slot order (the order of `probs`).
         probs: float32 `(N + 1, H, W)`, background first, 0-1, at the frame's size; only if asked for.
+        masks: bool `(N, H, W)`, each object's own mask, from methods whose objects may overlap; None = those of `labels`.
     """
 
     labels: LabelMap
     ids: tuple[int, ...]
     probs: npt.NDArray[np.float32] | None = None
+    masks: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vos_core.errors import ScoreError
-from vos_core.metrics.tracks import mean_iou, pck
+from vos_core.metrics.tracks import label_confusion, mean_iou, mean_iou_of, pck
 
 
 def test_pck_counts_joints_within_the_threshold() -> None:
@@ -44,3 +44,16 @@ def test_mean_iou_refuses_what_it_cannot_score() -> None:
         mean_iou([(np.zeros((2, 2), int), np.zeros((2, 3), int))], classes=5)
     with pytest.raises(ScoreError, match="no pixel"):
         mean_iou([], classes=5)
+
+
+def test_tables_of_clips_add_up_to_the_table_of_all() -> None:
+    rng = np.random.default_rng(0)
+    clips = [[(rng.integers(0, 3, (6, 7)), rng.integers(0, 3, (6, 7))) for _ in range(2)] for _ in range(3)]
+    tables = [label_confusion(pairs, classes=4) for pairs in clips]
+    counted = np.zeros((4, 4), np.int64)
+    for true, guess in (pair for pairs in clips for pair in pairs):
+        np.add.at(counted, (true, guess), 1)
+    np.testing.assert_array_equal(sum(tables), counted)
+    assert mean_iou_of(sum(tables)) == mean_iou([pair for pairs in clips for pair in pairs], classes=4)
+    with pytest.raises(ScoreError, match="no pixel"):
+        mean_iou_of(np.zeros((4, 4), np.int64))

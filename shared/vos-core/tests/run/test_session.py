@@ -9,6 +9,7 @@ import pytest
 from vos_core.errors import FrameError, MaskError, VosError
 from vos_core.run.prompts import all_prompts, count_objects
 from vos_core.run.session import run_clip
+from vos_core.run.tta import Augmentation, augment
 from vos_core.types import Clip, FrameResult
 
 
@@ -153,3 +154,30 @@ def test_video_file_runs_like_a_folder(make_clip, recorder, tmp_path: Path):
     segmenter = recorder()
     run_clip(segmenter, Clip(name="v", video=path, annotations=clip.annotations))
     assert [name for name, _ in segmenter.calls] == [f"{i:05d}" for i in range(12)]
+
+
+@pytest.mark.parametrize("backend", ["pillow", "opencv"])
+def test_the_method_names_the_decoder(make_clip, recorder, monkeypatch, backend):
+    from vos_core.io import images
+
+    used = []
+    read = images.read_image
+    note = lambda path, *, backend: used.append(backend) or read(path, backend=backend)  # noqa: E731
+    monkeypatch.setattr("vos_core.io.frames.read_image", note)
+    run_clip(recorder(), make_clip(frames=3), image_backend=backend)
+    assert set(used) == {backend}
+
+
+def test_a_segmenter_that_asks_learns_the_length_of_the_clip(make_clip, recorder):
+    told = []
+
+    class Planner(type(recorder())):
+        def expect(self, frames):
+            told.append((frames, len(self.calls)))
+
+    clip = make_clip(frames=7)
+    run_clip(Planner(), clip)
+    assert told == [(7, 0)], "before the first frame, and once"
+    views = augment(lambda: Planner(probabilities=True), Augmentation(flip=True))
+    run_clip(views, clip)
+    assert told[1:] == [(7, 0), (7, 0)], "every view"

@@ -55,6 +55,20 @@ def test_groups_follow_their_rules_and_keep_their_own_schedule() -> None:
     assert names == ["0.bias", "1.weight", "1.bias", "2.weight", "2.bias"]
 
 
+def test_a_group_has_a_floor_and_may_freeze() -> None:
+    groups = [
+        {"params": [nn.Parameter(torch.ones(1))], "lr": 0.2, "initial_lr": 0.2, "weight_decay": 0.1, **own}
+        for own in ({"floor": 0.1}, {"frozen_from": 3})
+    ]
+    optimizer = build_optimizer("adamw", groups)
+    rates = []
+    for step in (1, 2, 3):
+        assert schedule.apply_schedule(optimizer, lambda step: 1 - step / 4, step) == optimizer.param_groups[0]["lr"]
+        rates.append([group["lr"] for group in optimizer.param_groups])
+    assert rates == [pytest.approx(row) for row in ([0.175, 0.15], [0.15, 0.1], [0.125, 0.0])]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
 def test_the_average_is_the_weighted_sum_of_what_it_saw() -> None:
     model = nn.Linear(1, 1, bias=False)
     nn.init.constant_(model.weight, 1.0)

@@ -25,8 +25,14 @@ def stcn_options(function: F) -> F:
         click.option("--include-last", "--include_last", is_flag=True, help="Also match against the previous frame."),
         click.option("--res", type=int, metavar="PX", help="Shorter side for the network, -1 = as it is [default: 480]."),
         click.option("--antialias", is_flag=True, help="Antialias that resize; the published numbers were made without."),
-        click.option("--memory", type=click.Choice(["fifo", "unbounded"]), help="Fate of old memory frames [default: fifo]."),
-        click.option("--memory-frames", type=click.IntRange(2), metavar="N", help="Frames that fifo keeps [default: 40]."),
+        click.option(
+            "--memory",
+            type=click.Choice(["fifo", "restricted", "unbounded"]),
+            help="Fate of old memory frames: oldest, least relevant (RMem) or none leaves [default: fifo].",
+        ),
+        click.option(
+            "--memory-frames", type=click.IntRange(2), metavar="N", help="Frames that fifo or restricted keep [default: 40]."
+        ),
         click.option("--amp", is_flag=True, help="Half precision: fp16 on CUDA, bf16 on CPU. The same as --precision otherwise."),
     )
     for option in reversed(options):

@@ -143,6 +143,9 @@ def output_options(function: F) -> F:
             show_default=True,
             help="Colours of mask files; first copies those of the first mask.",
         ),
+        click.option(
+            "--object-masks", is_flag=True, help="Write <clip>/<object>/<frame>.png, a file per object, instead of label maps."
+        ),
         click.option("--flip", is_flag=True, help="Average with the mirrored clip."),
         click.option("--scales", metavar="A,B", help="Average over these scales, for example 1.0,1.3."),
     )(function)

@@ -64,6 +64,7 @@ def execute(
     overlay: Any = None,
     soft: Path | None = None,
     palette: Any = "davis",
+    object_masks: bool = False,
     flip: bool = False,
     scales: str | None = None,
     as_json: bool = False,
@@ -106,6 +107,7 @@ def execute(
             overlay=overlay,
             soft=soft,
             palette=palette,
+            object_masks=object_masks,
             without_mask=chosen.without_mask,
             on_progress=bar.update,
         )

@@ -26,6 +26,7 @@ __all__ = [
     "original_ids",
     "present_ids",
     "read_clip_mask",
+    "read_clip_objects",
     "read_mask",
     "read_object_masks",
     "remap_ids",
@@ -116,13 +117,29 @@ def read_clip_mask(clip: Clip, frame_name: str, size: Size | None = None) -> Lab
     if path is None:
         raise MaskError(f"clip '{clip.name}' has no mask for frame {frame_name}")
     if clip.mask_kind == "objects":
-        masks = read_object_masks(path, frame_name, size=size)
-        shift = 1 if any(place.name.isdigit() and int(place.name) == 0 for place in path.iterdir()) else 0
-        return merge_objects({object_id + shift: mask for object_id, mask in masks.items()})
+        return merge_objects(read_clip_objects(clip, frame_name, size))
     labels = read_mask(path, kind=clip.mask_kind, size=size)
     if clip.void is not None and clip.mask_kind == "labels" and (labels == clip.void).any():
         labels[labels == clip.void] = 0
     return labels
+
+
+def read_clip_objects(clip: Clip, frame_name: str, size: Size | None = None) -> dict[int, BinaryMask]:
+    """Return the masks of a frame of a clip of object folders, by the ids that `read_clip_mask` gives; overlaps are kept.
+
+    Raises:
+        MaskError: there is no annotation for the frame, or it cannot be read.
+    """
+    path = clip.annotations.get(frame_name)
+    if path is None:
+        raise MaskError(f"clip '{clip.name}' has no mask for frame {frame_name}")
+    shift = object_folder_shift(path)
+    return {object_id + shift: mask for object_id, mask in read_object_masks(path, frame_name, size=size).items()}
+
+
+def object_folder_shift(folder: Path) -> int:
+    """Return by how much ids exceed the numbers of object folders: 1 if one is called 0, else 0."""
+    return int(any(place.name.isdigit() and int(place.name) == 0 for place in folder.iterdir()))
 
 
 def write_mask(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vos_core.metrics.region import region_similarity
     from vos_core.metrics.source import VideoJob
     from vos_core.metrics.summary import summarise
-    from vos_core.metrics.tracks import mean_iou, pck
+    from vos_core.metrics.tracks import label_confusion, mean_iou, mean_iou_of, pck
 
 __all__ = [
     "Evaluation",
@@ -22,7 +22,9 @@ __all__ = [
     "boundary_measure",
     "evaluate_clips",
     "evaluate_videos",
+    "label_confusion",
     "mean_iou",
+    "mean_iou_of",
     "pck",
     "region_similarity",
     "summarise",
@@ -35,7 +37,9 @@ _MODULES = {
     "boundary_measure": "boundary",
     "evaluate_videos": "evaluate",
     "evaluate_clips": "clips",
+    "label_confusion": "tracks",
     "mean_iou": "tracks",
+    "mean_iou_of": "tracks",
     "pck": "tracks",
     "region_similarity": "region",
     "summarise": "summary",

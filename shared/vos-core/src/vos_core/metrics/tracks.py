@@ -48,13 +48,25 @@ def pck(truth: npt.ArrayLike, prediction: npt.ArrayLike, *, threshold: float = 0
 def mean_iou(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], *, classes: int, ignore: int | None = 255) -> float:
     """Return the mean over classes of intersection over union, both counted over all frames, 0-1.
 
+    Arguments and errors are those of `label_confusion`; classes that neither side shows are left out.
+    """
+    return mean_iou_of(label_confusion(pairs, classes=classes, ignore=ignore))
+
+
+def label_confusion(
+    pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], *, classes: int, ignore: int | None = 255
+) -> npt.NDArray[np.int64]:
+    """Return how many pixels of each true class (rows) got each label (columns), `(classes, classes)`.
+
+    Tables of several clips may be added up.
+
     Args:
         pairs: true and predicted label maps `(H, W)`, frame by frame; label 0 (background) is a class.
-        classes: number of classes with background (VIP: 20); classes that neither side shows are left out.
+        classes: number of classes with background (VIP: 20).
         ignore: label of truth pixels that do not count.
 
     Raises:
-        ScoreError: sizes differ, a label is not below `classes`, or there is nothing to score.
+        ScoreError: sizes differ, or a label is not below `classes`.
     """
     confusion = np.zeros((classes, classes), np.int64)
     for index, (truth, prediction) in enumerate(pairs):
@@ -67,6 +79,15 @@ def mean_iou(pairs: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]], *, classes: i
         if highest >= classes:
             raise ScoreError(f"frame {index}: label {highest}", expected=f"labels 0..{classes - 1}")
         confusion += np.bincount(classes * a + b, minlength=classes * classes).reshape(classes, classes)
+    return confusion
+
+
+def mean_iou_of(confusion: npt.NDArray[np.int64]) -> float:
+    """Return the mean intersection over union, 0-1, of the classes that occur in a table of `label_confusion`.
+
+    Raises:
+        ScoreError: it counts no pixel.
+    """
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - confusion.diagonal()
     if not union.any():
         raise ScoreError("no pixel to score", expected="at least one frame")

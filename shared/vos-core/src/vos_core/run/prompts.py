@@ -8,9 +8,9 @@ import numpy as np
 
 from vos_core.contract import FrameReader
 from vos_core.errors import MaskError
-from vos_core.io.masks import read_clip_mask
+from vos_core.io.masks import present_ids, read_clip_mask, read_clip_objects
 from vos_core.metrics.source import fit_rounding
-from vos_core.types import Clip, LabelMap, Prompt
+from vos_core.types import BinaryMask, Clip, LabelMap, Prompt
 
 MANY_OBJECTS = 20
 """More objects than this in a first mask are more often a spoilt mask (soft edges, a picture) than a crowd."""
@@ -20,7 +20,8 @@ class ClipPrompts:
     """Prompts of one clip, found on the fly.
 
     Args:
-        clip: `prompt_rule` `first_frame` gives the first annotated frame only, `first_seen` each id where it first shows up.
+        clip: `prompt_rule` `first_frame` gives the first annotated frame only, `first_seen` each id where it first shows up,
+            `all` every id on every annotated frame.
         names: the clip's frame names in time order.
 
     Raises:
@@ -51,7 +52,9 @@ class ClipPrompts:
         return tuple(sorted(self._seen))
 
     def at(self, index: int, size: tuple[int, int]) -> list[Prompt]:
-        """Return the prompts of frame `index` of `size` (height, width): its ids that no earlier call returned.
+        """Return the prompts of frame `index` of `size` (height, width): its ids that no earlier call returned, or all.
+
+        The masks of object folders keep their overlaps.
 
         Raises:
             MaskError: the mask cannot be read or has another size than the frame.
@@ -60,25 +63,33 @@ class ClipPrompts:
             return []
         self._open.discard(index)
         name = self.names[index]
-        labels = self._fitted(read_clip_mask(self.clip, name), name, size)
-        found = {int(value) for value in np.unique(labels)} - {0}
-        if self.clip.void is not None:
-            found.discard(self.clip.void)
+        masks = self._masks(name, size)
+        found = set(masks)
         if self.clip.object_ids is not None:
             unlisted = sorted(found - set(self.clip.object_ids))
             if unlisted:
                 self.warnings.append(f"mask of frame {name} holds ids {unlisted} that the clip does not list; left out")
             found &= set(self.clip.object_ids)
-        new = sorted(found - self._seen)
+        every = self.clip.prompt_rule == "all"
+        new = sorted(found if every else found - self._seen)
         if not self._seen and len(new) > MANY_OBJECTS:
             self.warnings.append(
                 f"the first mask, {self.clip.annotations[name]}, holds {len(new)} objects (ids {new[0]} to {new[-1]}); "
                 f"if that is not meant, it may be a picture or have soft edges"
             )
         self._seen.update(new)
-        if self.clip.object_ids is not None and self._seen >= set(self.clip.object_ids):
+        if self.clip.object_ids is not None and self._seen >= set(self.clip.object_ids) and not every:
             self._open.clear()  # every listed object is there: later masks need no reading
-        return [Prompt(object_id=object_id, mask=labels == object_id) for object_id in new]
+        return [Prompt(object_id=object_id, mask=masks[object_id]) for object_id in new]
+
+    def _masks(self, name: str, size: tuple[int, int]) -> dict[int, BinaryMask]:
+        """Return the masks of a frame that are not empty, by id, void left out."""
+        if self.clip.mask_kind != "objects":
+            labels = self._fitted(read_clip_mask(self.clip, name), name, size)
+            return {int(value): labels == value for value in present_ids(labels, void=self.clip.void)}
+        given = read_clip_objects(self.clip, name).items()
+        fitted = {object_id: self._fitted(mask.astype(np.uint8), name, size) > 0 for object_id, mask in given}
+        return {object_id: mask for object_id, mask in fitted.items() if mask.any()}
 
     def _fitted(self, labels: LabelMap, name: str, size: tuple[int, int]) -> LabelMap:
         """Return `labels` at the frame's `size`: one pixel off is a resizer's rounding, more is a mistake."""
@@ -89,7 +100,9 @@ class ClipPrompts:
         fitted = fit_rounding(labels, size)
         if fitted.shape != size:
             raise MaskError(found, expected="a mask of the frame's size", fix="Give the mask that belongs to the frame")
-        self.warnings.append(f"{found}: last row or column repeated or cut")
+        warning = f"{found}: last row or column repeated or cut"
+        if warning not in self.warnings:
+            self.warnings.append(warning)
         return fitted
 
     def first(self, source: FrameReader) -> tuple[int, list[Prompt]]:

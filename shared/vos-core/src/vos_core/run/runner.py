@@ -54,6 +54,7 @@ def run_method(
     overlay: OverlayFormat | None = None,
     soft: Path | None = None,
     palette: PaletteChoice = "davis",
+    object_masks: bool = False,
     without_mask: WithoutMask = "fail",
     on_progress: OnProgress | None = None,
 ) -> RunRecord:
@@ -82,6 +83,7 @@ def run_method(
         overlay: also write a video with painted objects per clip.
         soft: also write probabilities to this folder.
         palette: colours of mask files: `davis`, `aot`, or `first` to copy each clip's first annotation.
+        object_masks: write `<output>/<clip>/<object>/<frame>.png`, a file per object, instead of label maps.
         without_mask: `skip` leaves clips without any mask out, with the reason in their records; for clips that nobody named.
         on_progress: told when clips begin, advance and end.
 
@@ -111,7 +113,7 @@ def run_method(
         options=dict(options or {}),
         probabilities=soft is not None,
     )
-    job = Job(method, request, output, palette, overlay, soft, augmentation, threads)
+    job = Job(method, request, output, palette, overlay, soft, augmentation, threads, object_masks)
     shown = {
         "method": method.name,
         "variant": variant,
@@ -124,6 +126,7 @@ def run_method(
         "palette": palette,
         "overlay": overlay,
         "soft": soft is not None,
+        **({"object_masks": True} if object_masks else {}),
     }
     run = _Run(shown, output, clips, describe_environment(method, device=request.device), overwrite, rank if world > 1 else None)
     run.records.update(skipped)

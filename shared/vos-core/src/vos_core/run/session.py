@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
-from vos_core.contract import AdaptiveSegmenter, Segmenter
+from vos_core.contract import AdaptiveSegmenter, LengthAware, Segmenter
 from vos_core.errors import FrameError, VosError
 from vos_core.io.frames import open_clip, prefetch
+from vos_core.io.images import ImageBackend
 from vos_core.run.device import synchronize
 from vos_core.run.memory import MemoryMeter
 from vos_core.run.prompts import ClipPrompts, all_prompts
@@ -24,6 +25,7 @@ def run_clip(
     device: str = "cpu",
     prefetch_depth: int = 4,
     decode_threads: int = 2,
+    image_backend: ImageBackend = "pillow",
     callback: Callable[[Frame, FrameResult], None] | None = None,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> ClipRecord:
@@ -39,6 +41,7 @@ def run_clip(
         device: where the segmenter computes; its clock is read after the device has finished.
         prefetch_depth: frames decoded ahead.
         decode_threads: threads that decode.
+        image_backend: decoder of image files.
         callback: called with each frame and its result.
         on_frame: called with the number of frames done and to do.
 
@@ -52,9 +55,11 @@ def run_clip(
     try:
         if clip.video is None and not clip.frames:
             raise FrameError(f"clip '{clip.name}' has no frames", expected="at least one image or video frame")
-        with closing(open_clip(clip)) as source:
+        with closing(open_clip(clip, backend=image_backend)) as source:
             prompts = ClipPrompts(clip, source.names)
             first, given = prompts.first(source)
+            if isinstance(segmenter, LengthAware):
+                segmenter.expect(len(source))
             adapt_seconds = 0.0
             if isinstance(segmenter, AdaptiveSegmenter):
                 whole = all_prompts(clip, source)

@@ -137,7 +137,8 @@ class DoneList:
         entry = self._known.get(clip.name)
         if entry is None or "record" not in entry or entry["digest"] != clip_digest(clip):
             return None
-        present = sum(1 for _ in (self.output / clip.name).glob("[!.]*.png"))
+        folder = self.output / clip.name
+        present = sum(1 for pattern in ("[!.]*.png", "[0-9]*/[!.]*.png") for _ in folder.glob(pattern))
         return clip_from_json(entry["record"]) if present >= entry["written"] else None
 
     def records(self) -> dict[str, ClipRecord]:

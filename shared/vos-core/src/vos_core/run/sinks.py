@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vos_core.errors import MaskError, OutputError
 from vos_core.io.atomic import output_error, write_bytes
-from vos_core.io.masks import write_mask
+from vos_core.io.masks import object_folder_shift, write_mask
 from vos_core.types import Clip, Frame, FrameResult, LabelMap
 
 if TYPE_CHECKING:
@@ -102,6 +102,66 @@ class MaskSink:
 
     def _save(self, path: Path, labels: LabelMap) -> None:
         write_mask(path, labels, palette=self.palette, binary=self.clip.binary_output)
+
+    def close(self) -> None:
+        """Wait until all masks are on disk."""
+        self._behind.close()
+
+    def abort(self) -> None:
+        """Stop; masks already begun are finished."""
+        self._behind.abort()
+
+
+class ObjectMaskSink:
+    """Writes `<folder>/<object id>/<frame name>.png` with 0 and 1 in the palette, one file per object, atomically.
+
+    Every object gets a file for every frame, empty ones before it enters. Objects are numbered as the folders of the clip's own
+    masks are.
+
+    Args:
+        folder: the clip's result folder; PNG files in its object folders are left from an earlier run and removed first.
+        clip: `outputs` restricts which frames are written.
+        palette: uint8 `(256, 3)`, or None for the DAVIS colours.
+        threads: writer threads.
+
+    Raises:
+        OutputError: what is left cannot be removed.
+    """
+
+    def __init__(self, folder: Path, clip: Clip, *, palette: npt.NDArray[np.uint8] | None = None, threads: int = 2) -> None:
+        self.folder, self.clip, self.palette = folder, clip, palette
+        self.written = 0
+        self._names: list[str] = []
+        self._known: set[int] = set()
+        own = next(iter(clip.annotations.values()), None) if clip.mask_kind == "objects" else None
+        self._shift = 0 if own is None or not own.is_dir() else object_folder_shift(own)
+        try:
+            for leftover in folder.glob("[0-9]*/*.png"):
+                leftover.unlink()
+        except OSError as error:
+            raise output_error(folder, error) from error
+        self._behind = WriteBehind(threads=threads)
+
+    def write(self, frame: Frame, result: FrameResult) -> None:
+        """Queue the masks of `frame` if it is a result of this clip."""
+        if self.clip.outputs is not None and frame.name not in self.clip.outputs:
+            return
+        shape = result.labels.shape
+        for place, object_id in enumerate(result.ids):
+            if object_id not in self._known:
+                self._known.add(object_id)
+                for name in self._names:
+                    self._submit(object_id, name, np.zeros(shape, np.uint8))
+            mask = result.labels == object_id if result.masks is None else result.masks[place]
+            self._submit(object_id, frame.name, mask.astype(np.uint8))
+        for object_id in self._known.difference(result.ids):  # removed since
+            self._submit(object_id, frame.name, np.zeros(shape, np.uint8))
+        self._names.append(frame.name)
+
+    def _submit(self, object_id: int, name: str, mask: npt.NDArray[np.uint8]) -> None:
+        self.written += 1
+        path = self.folder / f"{object_id - self._shift:03d}" / f"{name}.png"
+        self._behind.submit(lambda: write_mask(path, mask, palette=self.palette))
 
     def close(self) -> None:
         """Wait until all masks are on disk."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from vos_core.contract import AdaptiveSegmenter, FrameReader, Segmenter
+from vos_core.contract import AdaptiveSegmenter, FrameReader, LengthAware, Segmenter
 from vos_core.errors import UsageError, VosError
 from vos_core.run.objects import labels_of
 from vos_core.types import BinaryMask, Frame, FrameResult, Prompt
@@ -125,6 +125,12 @@ class AugmentedSegmenter:
         assert total is not None
         total /= len(self._members)
         return FrameResult(labels=labels_of(total, ids), ids=ids, probs=total)
+
+    def expect(self, frames: int) -> None:
+        """Tell every view that asks how many frames the clip has."""
+        for _, member in self._members:
+            if isinstance(member, LengthAware):
+                member.expect(frames)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Forget these objects in every view."""

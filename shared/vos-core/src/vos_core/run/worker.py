@@ -21,7 +21,7 @@ from vos_core.run.device import apply_numerics, apply_threads, seed_everything
 from vos_core.run.objects import fork, group_objects
 from vos_core.run.prompts import count_objects
 from vos_core.run.session import run_clip
-from vos_core.run.sinks import MaskSink, OverlaySink, Sink, SoftSink
+from vos_core.run.sinks import MaskSink, ObjectMaskSink, OverlaySink, Sink, SoftSink
 from vos_core.run.tta import Augmentation, augment
 from vos_core.types import Clip, ClipRecord
 
@@ -43,6 +43,7 @@ class Job:
         soft: probabilities go to `<soft>/<clip>/<frame>.npz`; None writes none.
         augmentation: flips and scales to average over.
         threads: CPU threads for computing; None leaves the libraries' defaults.
+        object_masks: write a mask file per object instead of label maps.
     """
 
     method: MethodInfo
@@ -53,6 +54,7 @@ class Job:
     soft: Path | None = None
     augmentation: Augmentation | None = None
     threads: int | None = None
+    object_masks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,18 @@ class Worker:
         try:
             segmenter = self._segmenter_for(clip)
             seed_everything(self.job.request.seed)  # a clip's result must not depend on those run before it
-            masks = MaskSink(self.job.output / clip.name, clip, palette=self._palette(clip))
+            kind = ObjectMaskSink if self.job.object_masks else MaskSink
+            masks = kind(self.job.output / clip.name, clip, palette=self._palette(clip))
             sinks.append(masks)
             sinks += self._further_sinks(clip)
-            record = run_clip(segmenter, clip, sinks, device=self.job.request.device, on_frame=on_frame)
+            record = run_clip(
+                segmenter,
+                clip,
+                sinks,
+                device=self.job.request.device,
+                image_backend=self.job.method.image_backend,
+                on_frame=on_frame,
+            )
             return ClipOutcome(record, masks.written)
         except Exception as error:  # noqa: BLE001 - one clip's failure, even a fault of the method, must not stop the others
             for sink in sinks:

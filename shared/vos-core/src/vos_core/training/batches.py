@@ -101,8 +101,9 @@ def batch_stream(
     workers: int = 0,
     collate: Callable[[list[Any]], Any] | None = None,
     pin_memory: bool = False,
+    prefetch: int = 2,
 ) -> Iterator[Any]:
-    """Yield batches of `dataset` as `plan` orders them, without end; `workers` processes decode ahead."""
+    """Yield batches of `dataset` as `plan` orders them, without end; `workers` processes decode `prefetch` batches ahead each."""
     loader: DataLoader[Any] = DataLoader(
         _Drawn(dataset, plan.seed),
         batch_sampler=plan,
@@ -110,6 +111,7 @@ def batch_stream(
         collate_fn=collate,
         generator=torch.Generator().manual_seed(plan.seed),  # else it draws from the global one, and a resumed run is shifted
         pin_memory=pin_memory,
+        prefetch_factor=prefetch if workers else None,
         persistent_workers=workers > 0,
         multiprocessing_context="spawn" if workers else None,  # forking after OpenMP or CUDA threads started can hang
     )

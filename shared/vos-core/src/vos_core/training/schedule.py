@@ -43,10 +43,14 @@ def warmed(schedule: Schedule, *, steps: int, floor: float = 0.0) -> Schedule:
 
 
 def apply_schedule(optimizer: Optimizer, schedule: Schedule, step: int) -> float:
-    """Set each group's rate to `initial_lr * schedule(step)`; return the first group's.
+    """Set each group's rate to `floor + (initial_lr - floor) * schedule(step)`; return the first group's.
 
-    A group may bring a schedule of its own under the key `schedule`.
+    A group may bring its own `floor` (0 if not), its own `schedule`, and `frozen_from`: the step from which its rate and decay
+    are 0.
     """
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * group.get("schedule", schedule)(step)
+        floor = group.get("floor", 0.0)
+        group["lr"] = floor + (group["initial_lr"] - floor) * group.get("schedule", schedule)(step)
+        if step >= group.get("frozen_from", math.inf):
+            group["lr"] = group["weight_decay"] = 0.0
     return float(optimizer.param_groups[0]["lr"])

@@ -1,0 +1,298 @@
+"""CPU time and memory of RSP: label propagation at 480x832 with a full queue and a pre-training step, against plain formulations.
+
+The plain ones compute what the published equations say, the way they are written: attention as softmax(q k) v with its matrix,
+the whole window built place by place, dense affinities of all source frames, everything in float32. Both sides run in turns, so
+that a busy machine disturbs both alike; ratios are what counts. Seconds are CPU seconds per frame or step.
+
+    python benchmarks/rsp.py --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rsp_pretrain.config import ARCHITECTURES, PropagationConfig
+from rsp_pretrain.model import RSP, Draws, Encoder, build_rsp
+from rsp_pretrain.model.latent import balanced_kl
+from rsp_pretrain.model.network import patchify
+from rsp_pretrain.prepare import normalise
+from rsp_pretrain.segmenter import RSPSegmenter
+from rsp_pretrain.train.schedule import optimizer_groups
+from rsp_pretrain.weights import load_encoder
+from vos_core.io.atomic import write_json
+from vos_core.run.memory import MemoryMeter
+from vos_core.training.loop import autocast
+from vos_core.training.optim import build_optimizer
+from vos_core.types import Frame, Prompt
+
+HEIGHT, WIDTH = 480, 854
+MODES = ("plain", "fp32", "bf16")
+
+
+def frame_at(index: int) -> Frame:
+    """Return a frame of drifting noise with a square in it."""
+    rng = np.random.default_rng(0)
+    ground = rng.integers(0, 255, (HEIGHT // 8, WIDTH // 8 + 64, 3), dtype=np.uint8).repeat(8, 0).repeat(8, 1)
+    rgb = ground[:HEIGHT, 4 * index : 4 * index + WIDTH].copy()
+    rgb[160:300, 200 + 5 * index : 360 + 5 * index] = (220, 40, 60)
+    return Frame(index, f"{index:05d}", rgb)
+
+
+def first_mask() -> np.ndarray:
+    """Return the square in frame 0."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[160:300, 200:360] = True
+    return mask
+
+
+def plain_attention(qkv: Tensor, heads: int) -> Tensor:
+    """Return attention with its matrix, `(B, L, D)`."""
+    query, key, value = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    weights = (query @ key.transpose(2, 3) * query.shape[3] ** -0.5).softmax(3)
+    return (weights @ value).transpose(1, 2).flatten(2)
+
+
+def plain_blocks(encoder: Encoder, tokens: Tensor) -> Tensor:
+    """Return the tokens after all blocks and the norm."""
+    for block in encoder.blocks:
+        tokens = tokens + block.attn.proj(plain_attention(block.attn.qkv(block.norm1(tokens)), block.attn.heads))
+        tokens = tokens + block.mlp(block.norm2(tokens))
+    return encoder.norm(tokens)
+
+
+def plain_tokens(encoder: Encoder, images: Tensor) -> Tensor:
+    """Return the tokens before the blocks."""
+    patches = encoder.patch_embed.proj(images).flatten(2).transpose(1, 2)
+    tokens = torch.cat((encoder.cls_token.expand(len(images), -1, -1), patches), 1)
+    return tokens + encoder.positions(*images.shape[2:])
+
+
+class PlainPropagation:
+    """Label propagation as its published script computes it."""
+
+    def __init__(self, encoder: Encoder, config: PropagationConfig) -> None:
+        self.encoder, self.config = encoder, config
+        self.sources: list[tuple[Tensor, Tensor]] = []
+        self.window: Tensor | None = None
+
+    @torch.inference_mode()
+    def start(self, frame: Frame, labels: Tensor, grid: tuple[int, int]) -> None:
+        """Take the first frame and its one-hot labels `(C, L)`."""
+        self.grid = grid
+        self.sources = [(self._features(frame), labels)]
+
+    @torch.inference_mode()
+    def step(self, frame: Frame) -> Tensor:
+        """Return the labels of a frame, `(C, L)`."""
+        query = self._features(frame)
+        sources = torch.stack([F.normalize(key, dim=1) for key, _ in self.sources])
+        affinity = torch.exp(F.normalize(query, dim=1) @ sources.transpose(1, 2) / self.config.temperature)
+        if self.window is None:
+            self.window = plain_window(self.grid, self.config.size_mask_neighborhood)
+        affinity = (affinity * self.window).transpose(1, 2).reshape(-1, query.shape[0])
+        kth = torch.topk(affinity, self.config.topk, 0).values[-1]
+        affinity[affinity < kth] = 0
+        affinity = affinity / affinity.sum(0, keepdim=True)
+        labels = torch.cat([labels for _, labels in self.sources], 1) @ affinity
+        if len(self.sources) == self.config.n_last_frames + 1:
+            del self.sources[1]
+        self.sources.append((query, labels))
+        big = F.interpolate(labels.view(1, -1, *self.grid), scale_factor=self.encoder.patch, mode="bilinear")[0]
+        big = torch.stack([(x - x.min()) / (x.max() - x.min()) if x.max() > 0 else x for x in big])
+        big.argmax(0).to(torch.uint8)
+        return labels
+
+    def _features(self, frame: Frame) -> Tensor:
+        image = normalise(frame.rgb, (self.grid[0] * self.encoder.patch, self.grid[1] * self.encoder.patch))
+        return plain_blocks(self.encoder, plain_tokens(self.encoder, image))[0, 1:]
+
+
+def plain_window(grid: tuple[int, int], reach: int) -> Tensor:
+    """Return the 0/1 window, filled place by place, `(L, L)`."""
+    height, width = grid
+    window = torch.zeros(height, width, height, width)
+    for i in range(height):
+        for j in range(width):
+            window[i, j, max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1] = 1
+    return window.view(height * width, height * width)
+
+
+def plain_loss(model: RSP, present: Tensor, future: Tensor, draws: Draws) -> Tensor:
+    """Return the loss as it is written: three encodings, three decodings, each by itself."""
+    goal = model.objective
+
+    def encode(images: Tensor) -> Tensor:
+        return plain_blocks(model, plain_tokens(model, images))
+
+    def decode(memory: Tensor) -> Tensor:
+        x = model.mask_token.expand(len(memory), model.patches + 1, -1) + model.decoder_pos_embed
+        for block in model.decoder_blocks:
+            heads = block.cattn.heads
+            query = block.cattn.q(block.norm1(x)).unflatten(2, (heads, -1)).transpose(1, 2)
+            key, value = block.cattn.kv(block.norm_kv1(memory)).unflatten(2, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+            weights = (query @ key.transpose(2, 3) * query.shape[3] ** -0.5).softmax(3)
+            x = x + block.cattn.proj((weights @ value).transpose(1, 2).flatten(2))
+            x = x + block.attn.proj(plain_attention(block.attn.qkv(block.norm3(x)), heads))
+            x = x + block.mlp2(block.norm4(x))
+        return model.decoder_pred(model.decoder_norm(x))[:, 1:]
+
+    def target() -> Tensor:
+        patches = patchify(future, model.patch)
+        mean, variance = patches.mean(2, keepdim=True), patches.var(2, keepdim=True)
+        return (patches - mean) / (variance + 1e-6) ** 0.5 if goal.norm_pix_loss else patches
+
+    source = encode(present)
+    noised = encode(future + goal.noise_scale * draws.noise)
+    posterior = model.latent(model.to_posterior(torch.cat((source[:, 0], noised[:, 0]), 1)))
+    prior = model.latent(model.to_prior(source[:, 0]))
+
+    def predict(sample: Tensor) -> Tensor:
+        stored = model.decoder_embed_deter(source) + model.decoder_pos_embed
+        return decode(torch.cat((model.decoder_embed_stoch(sample).unsqueeze(1), stored), 1))
+
+    post = (predict(posterior.sample(draws.post)) - target()).square().mean()
+    with torch.no_grad():
+        (predict(prior.sample(draws.prior)) - target()).square().mean()
+    order = draws.mask_noise.argsort(1)
+    restore = order.argsort(1)
+    keep = int(model.patches * (1 - goal.mask_ratio))
+    tokens = plain_tokens(model, future)
+    kept = torch.stack([row[1:][index[:keep]] for row, index in zip(tokens, order, strict=True)])
+    visible = plain_blocks(model, torch.cat((tokens[:, :1], kept), 1))
+    inner = model.decoder_embed_mae(visible)
+    filled = torch.cat((inner[:, 1:], model.mask_token.expand(len(inner), model.patches - keep, -1)), 1)
+    filled = torch.stack([row[index] for row, index in zip(filled, restore, strict=True)])
+    rebuilt = decode(torch.cat((inner[:, :1], filled), 1) + model.decoder_pos_embed)
+    mask = (restore >= keep).float()
+    mae = ((rebuilt - target()).square().mean(2) * mask).sum() / mask.sum()
+    return post + mae + goal.kl_scale * balanced_kl(posterior, prior, balance=goal.kl_balance).clamp(min=goal.kl_freebit)
+
+
+def propagation(variant: str, mode: str, frames: int, threads: int) -> dict[str, Any]:
+    """Return what one mode needs with a full queue, and its last label map; runs in a process of its own."""
+    torch.set_num_threads(threads)
+    encoder, _ = load_encoder(None, variant=variant)
+    config = PropagationConfig()
+    meter = MemoryMeter("cpu")
+    seconds: list[tuple[float, float]] = []
+    begin = time.process_time()
+    step: Callable[[Frame], Any]
+    ours = RSPSegmenter(encoder, config, precision="bf16" if mode == "bf16" else "fp32")
+    ours.step(frame_at(0), [Prompt(1, mask=first_mask())])
+    grid = ours.grid
+    assert ours.tracker.soft is not None
+    labels = ours.tracker.soft.flatten(1).clone()
+    plain = PlainPropagation(encoder, config)
+    if mode == "plain":
+        del ours
+        plain.start(frame_at(0), labels, grid)
+        step = plain.step
+    else:
+        step = ours.step
+    for index in range(1, config.n_last_frames + frames + 1):
+        frame = frame_at(index % 60)
+        wall, cpu = time.perf_counter(), time.process_time()
+        step(frame)
+        seconds.append((time.perf_counter() - wall, time.process_time() - cpu))
+    soft = plain.sources[-1][1] if mode == "plain" else ours.tracker.soft.flatten(1)
+    full = seconds[config.n_last_frames :]
+    return {
+        "cpu_s": statistics.median(cpu for _, cpu in full),
+        "wall_s": statistics.median(wall for wall, _ in full),
+        "clip_cpu_s": time.process_time() - begin,
+        "peak_mib": meter.peak_bytes() / 2**20,
+        "object_share": float(soft[1].mean()),
+    }
+
+
+def training(variant: str, batch: int, steps: int, threads: int, rounds: tuple[str, ...] = MODES) -> dict[str, Any]:
+    """Return what a step of each mode needs, the modes in turns on one machine."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    present, future = torch.randn(batch, 3, 224, 224), torch.randn(batch, 3, 224, 224)
+    cells: dict[str, dict[str, Any]] = {}
+    for mode in rounds:
+        torch.manual_seed(0)
+        model = build_rsp(variant)
+        optimizer = build_optimizer("adamw", optimizer_groups(model.named_parameters(), lr=1e-6, weight_decay=0.05))
+        runs, losses = [], []
+        for step in range(steps + 1):
+            draws = model.draw(future, generator=torch.Generator().manual_seed(step))
+            wall, cpu = time.perf_counter(), time.process_time()
+            optimizer.zero_grad(set_to_none=True)
+            with autocast("bf16" if mode == "bf16" else "fp32", torch.device("cpu")):
+                if mode == "plain":
+                    loss = plain_loss(model, present, future, draws)
+                else:
+                    loss = model(present, future, draws, with_prior=step % 20 == 0).loss
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            runs.append((time.perf_counter() - wall, time.process_time() - cpu))
+            losses.append(float(loss.detach()))
+        cells[mode] = {
+            "loss": losses[0],
+            "wall_s": statistics.median(run[0] for run in runs[1:]),
+            "cpu_s": statistics.median(run[1] for run in runs[1:]),
+        }
+        assert math.isfinite(losses[-1])
+    return cells
+
+
+def main() -> None:
+    """Measure, print and write `records/rsp.json`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=3, help="measured with a full queue of 30")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8, help="pairs of a pre-training step")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--variants", nargs="+", default=["rsp_vit_small_patch16"], choices=list(ARCHITECTURES))
+    parser.add_argument("--parts", nargs="+", default=["propagation", "training"], choices=["propagation", "training"])
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records" / "rsp.json")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(propagation(*arguments.one, arguments.frames, arguments.threads)))
+        return
+    record: dict[str, Any] = json.loads(arguments.output.read_text()) if arguments.output.is_file() else {}
+    record |= {
+        "what": "CPU and wall seconds per frame (480x832, queue of 30) and per pre-training step (224x224 pairs)",
+        "threads": arguments.threads,
+        "batch": arguments.batch,
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+    }
+    for variant in arguments.variants:
+        for part in arguments.parts:
+            if part == "training":
+                cells = training(variant, arguments.batch, arguments.steps, arguments.threads)
+            else:
+                common = [sys.executable, __file__, "--frames", str(arguments.frames), "--threads", str(arguments.threads)]
+                cells = {
+                    mode: json.loads(subprocess.run([*common, "--one", variant, mode], check=True, capture_output=True).stdout)
+                    for mode in MODES
+                }
+            for name, cell in cells.items():
+                cell["times_less_cpu"] = cells["plain"]["cpu_s"] / cell["cpu_s"]
+                cell["times_faster"] = cells["plain"]["wall_s"] / cell["wall_s"]
+                print(f"{variant} {part} {name}: " + ", ".join(f"{key} {value:.4g}" for key, value in cell.items()))
+            record.setdefault(part, {})[variant] = cells
+    write_json(arguments.output, record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Training of AOT, DeAOT and RMem: still images, then videos, then long ones (spec section 4)."""

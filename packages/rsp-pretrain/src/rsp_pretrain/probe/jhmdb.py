@@ -1,0 +1,205 @@
+"""JHMDB: propagate the first frame's joints through each clip, and score them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from rsp_pretrain.model import Encoder
+from rsp_pretrain.probe.context import ContextConfig, ContextPropagation
+from rsp_pretrain.probe.features import ClipFeatures, check_size
+from rsp_pretrain.probe.pose import CELLS, SIGMA, THRESHOLDS, Points, PoseScore, joint_labels, joint_points, to_grid, to_pixels
+from rsp_pretrain.probe.session import LoadedEncoder, run_clips
+from vos_core.data.jhmdb import PoseClip, list_clips, read_joints
+from vos_core.data.listing import Findings, files, read_lines
+from vos_core.errors import LayoutError
+from vos_core.io.atomic import replacing
+from vos_core.run.device import synchronize
+from vos_core.run.memory import MemoryMeter
+from vos_core.types import Clip, ClipRecord, RunRecord
+
+
+class PoseConfig(ContextConfig):
+    """Options of pose propagation; the defaults are those of the ViT port of the protocol."""
+
+    size: tuple[int, ...] = Field(default=(320, 320), description="Longer side, or height and width, in pixels.")
+    sigma: float = Field(default=SIGMA, gt=0, description="Of the joints' stamps, in tokens.")
+    cells: int = Field(default=CELLS, ge=1, description="Strongest tokens that place a joint; videowalk takes 3.")
+    batch: int = Field(default=4, ge=1, description="Frames encoded at a time.")
+
+
+def read_file_list(path: Path, root: Path) -> tuple[PoseClip, ...]:
+    """Return the clips of a list with one line a clip: the folder of its frames and its joint file.
+
+    Paths are absolute, relative to `root`, or end in a path that is: lists carry folders of those who wrote them.
+
+    Raises:
+        LayoutError: a line of another form, or a path that is not found.
+    """
+    clips = []
+    for line in read_lines(path):
+        parts = line.split()
+        if len(parts) != 2:
+            raise LayoutError(f"list {path} has the line '{line}'", expected="the folder of the frames and the joint file")
+        folder, joints = (_found(Path(part), root, path) for part in parts)
+        frames = files(folder, order="number")
+        if not frames:
+            raise LayoutError(f"folder {folder}, which {path} names, has no image", fix="Copy the clip's frames again")
+        clips.append(PoseClip(f"{folder.parent.name}/{folder.name}", tuple(frames), joints))
+    return tuple(clips)
+
+
+def select_clips(
+    root: Path, *, split: str = "test", fold: int = 1, filelist: Path | None = None
+) -> tuple[tuple[PoseClip, ...], Findings]:
+    """Return the clips of a split, or of a list file, and what is missing of them."""
+    findings = Findings()
+    if filelist is not None:
+        return read_file_list(filelist, root), findings
+    return list_clips(root, split, fold=fold, findings=findings), findings
+
+
+def propagate_pose(
+    encoder: Encoder,
+    frames: Sequence[Path],
+    joints: Points,
+    config: PoseConfig,
+    *,
+    dtype: torch.dtype = torch.float32,
+    on_frame: Callable[[float], object] | None = None,
+) -> tuple[Points, tuple[int, int]]:
+    """Return where the joints of the first frame go, `(2, K, T)` pixels from 0 with NaN for none, and the frames' size.
+
+    Args:
+        encoder: frozen.
+        frames: image files in time order.
+        joints: `(2, K, T)` or `(2, K, 1)`, pixels from 1; only the first frame's are used.
+        config: options.
+        dtype: of the stored features.
+        on_frame: called with the seconds of every frame.
+
+    Raises:
+        FrameError: a frame that cannot be read.
+        UsageError: a size that is no multiple of the patch.
+    """
+    features = ClipFeatures(encoder, frames, size=config.size, batch=config.batch)
+    device = next(encoder.parameters()).device
+    points = to_grid(joints[:, :, :1], frame_size=features.frame_size, size=features.size, patch=encoder.patch)
+    first = joint_labels(points[..., 0], features.grid, sigma=config.sigma)
+    found = [joint_points(first, cells=config.cells)]
+    context: ContextPropagation | None = None
+    tick = time.perf_counter()
+    for one in features:
+        if context is None:
+            context = ContextPropagation(config, one, torch.from_numpy(first).to(device), dtype=dtype)
+        else:
+            found.append(joint_points(context.step(one).cpu().numpy(), cells=config.cells))
+        synchronize(str(device))
+        if on_frame is not None:
+            on_frame(time.perf_counter() - tick)
+        tick = time.perf_counter()
+    pixels = to_pixels(np.stack(found, 2), frame_size=features.frame_size, grid=features.grid)
+    return pixels, features.frame_size
+
+
+def run_jhmdb(
+    clips: Sequence[PoseClip],
+    output: Path,
+    loaded: LoadedEncoder,
+    config: PoseConfig,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    on_clip: Callable[[int, int], object] | None = None,
+) -> RunRecord:
+    """Propagate and score clips; positions go to `<output>/<clip>.npz`.
+
+    Args, Raises: as `rsp_pretrain.probe.session.run_clips`. The scores are `PCK@0.1` ... `PCK@0.5`, 0-100.
+    """
+    joints = {clip.name: clip.joints for clip in clips}
+    check_size(clips, config.size, loaded.encoder)
+
+    def work(clip: Clip) -> tuple[ClipRecord, int]:
+        begin, meter = time.perf_counter(), MemoryMeter(loaded.device)
+        truth = _joints_of(clip, joints[clip.name])
+        steps: list[float] = []
+        positions, size = propagate_pose(loaded.encoder, clip.frames, truth, config, dtype=loaded.dtype, on_frame=steps.append)
+        write_positions(output / f"{clip.name}.npz", positions, size, [path.stem for path in clip.frames])
+        record = ClipRecord(
+            name=clip.name,
+            status="done",
+            frames=len(clip.frames),
+            objects=truth.shape[1],
+            height=size[0],
+            width=size[1],
+            seconds_total=time.perf_counter() - begin,
+            step_seconds=tuple(steps),
+            peak_memory_bytes=meter.peak_bytes(),
+        )
+        return record, 0
+
+    def score(done: Sequence[Clip]) -> Mapping[str, Any]:
+        counted = PoseScore()
+        for clip in done:
+            counted.add(_joints_of(clip, joints[clip.name]), read_positions(output / f"{clip.name}.npz"))
+        return {f"PCK@{threshold}": counted.pck(threshold) for threshold in THRESHOLDS}
+
+    return run_clips(
+        [Clip(clip.name, frames=clip.frames, annotations={"joints": clip.joints}) for clip in clips],
+        work,
+        output=output,
+        loaded=loaded,
+        options={"task": "jhmdb", **config.model_dump(mode="json", exclude={"batch"})},
+        present=lambda clip: (output / f"{clip.name}.npz").is_file(),
+        score=score,
+        resume=resume,
+        overwrite=overwrite,
+        on_clip=on_clip,
+    )
+
+
+def write_positions(path: Path, positions: Points, frame_size: tuple[int, int], names: Sequence[str]) -> None:
+    """Write joint positions to an npz file: `positions` `(2, K, T)` pixels from 0, `frame_size` (height, width), `frames`."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, positions=positions, frame_size=np.array(frame_size), frames=np.array(names))
+
+
+def read_positions(path: Path) -> Points:
+    """Return the positions in a file of `write_positions`.
+
+    Raises:
+        LayoutError: the file is absent or holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return np.asarray(data["positions"], np.float64)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise LayoutError(f"joint positions {path} cannot be read ({error})", fix="Delete the file and run again") from error
+
+
+def _joints_of(clip: Clip, path: Path) -> Points:
+    joints = read_joints(path)
+    if joints.shape[2] != len(clip.frames):
+        raise LayoutError(
+            f"joint file {path} has {joints.shape[2]} frames",
+            expected=f"{len(clip.frames)}, as clip {clip.name} has",
+            fix="Copy clip and joint file from the data set again",
+        )
+    return joints
+
+
+def _found(path: Path, root: Path, where: Path) -> Path:
+    if path.is_absolute() and path.exists():
+        return path
+    parts = path.parts[1:] if path.is_absolute() else path.parts
+    for start in range(len(parts)):
+        candidate = root.joinpath(*parts[start:])
+        if candidate.exists():
+            return candidate
+    raise LayoutError(f"{path}, which list {where} names, is not below {root}", fix="Check --root and --filelist")

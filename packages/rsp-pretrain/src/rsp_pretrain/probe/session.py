@@ -1,0 +1,208 @@
+"""Running a probe over the clips of a data set: one failure does not stop the others, what is done is not done again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rsp_pretrain import METHOD
+from rsp_pretrain.model import Encoder, build_rsp
+from rsp_pretrain.segmenter import DTYPES, frozen
+from rsp_pretrain.weights import ANY_VIT, load_encoder, load_rsp
+from vos_core.contract import Precision
+from vos_core.errors import InterruptError, UsageError, VosError
+from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything
+from vos_core.run.record import RUN_FILE, describe_environment, write_run
+from vos_core.run.runner import choose_variant, choose_weights
+from vos_core.run.shards import DoneList
+from vos_core.types import Clip, ClipRecord, RunRecord
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedEncoder:
+    """A frozen encoder with what `run.json` says about it.
+
+    Args:
+        encoder: on its device, in its precision.
+        settings: variant, weights, device, precision, seed.
+        device: torch device string.
+        dtype: of its matrices.
+        report: what was ignored in the checkpoint; empty for untrained weights.
+    """
+
+    encoder: Encoder
+    settings: Mapping[str, Any]
+    device: str
+    dtype: torch.dtype
+    report: str
+
+
+def open_encoder(
+    *,
+    weights: str = "auto",
+    variant: str | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    threads: int | None = None,
+    seed: int = 0,
+    whole: bool = False,
+    norm_pix_loss: bool | None = None,
+) -> LoadedEncoder:
+    """Return the encoder that these options name.
+
+    Args:
+        weights: `auto`, a registered name, a file, or `random`.
+        variant: of the method; None = its first, or with a file whatever that holds.
+        device: see `vos_core.run.device.choose_device`.
+        precision: of the encoder's matrices.
+        threads: CPU threads.
+        seed: of untrained weights.
+        whole: the whole pre-training network (`RSP`), which must then be in the checkpoint.
+        norm_pix_loss: what that network predicts; None = told by the checkpoint, else the default.
+
+    Raises:
+        UsageError: unknown names, or a precision that the device lacks.
+        WeightsError: no usable weights.
+    """
+    if variant is None and weights not in ("auto", "random") and Path(weights).is_file():
+        variant = ANY_VIT  # a file tells its own sizes
+    variant = choose_variant(METHOD, variant)
+    device = choose_device(device)
+    check_precision(precision, device)
+    if precision == "fp16" and device == "cpu":
+        raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+    apply_threads(threads)
+    apply_numerics(precision, device)
+    seed_everything(seed)
+    chosen = choose_weights(METHOD, variant, weights)
+    encoder, report = (
+        _whole(chosen.path, variant, seed, norm_pix_loss) if whole else load_encoder(chosen.path, variant=variant, seed=seed)
+    )
+    settings = {
+        "method": METHOD.name,
+        "variant": variant,
+        "weights": chosen.record,
+        "device": device.partition(":")[0],
+        "precision": precision,
+        "seed": seed,
+    }
+    dtype = DTYPES[precision]
+    twin = frozen(encoder, device=torch.device(device), dtype=dtype)
+    return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report))
+
+
+def _whole(path: Path | None, variant: str | None, seed: int, norm_pix_loss: bool | None) -> tuple[Encoder, None]:
+    known = None if variant == ANY_VIT else variant
+    options = {} if norm_pix_loss is None else {"norm_pix_loss": norm_pix_loss}
+    if path is not None:
+        return load_rsp(path, variant=known, **options), None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_rsp(known or "rsp_vit_small_patch16", **options).eval(), None
+
+
+def run_clips(
+    clips: Sequence[Clip],
+    work: Callable[[Clip], tuple[ClipRecord, int]],
+    *,
+    output: Path,
+    loaded: LoadedEncoder,
+    options: Mapping[str, Any],
+    present: Callable[[Clip], bool],
+    score: Callable[[Sequence[Clip]], Mapping[str, Any]],
+    resume: bool = True,
+    overwrite: bool = False,
+    on_clip: Callable[[int, int], object] | None = None,
+) -> RunRecord:
+    """Run `work` over `clips`, score those that are done, write `<output>/run.json` and return what it says.
+
+    Args:
+        clips: of the data set.
+        work: writes the result of a clip and returns its record and the number of its mask files.
+        output: folder of results.
+        loaded: the encoder.
+        options: everything else that decides the results.
+        present: whether the result of a clip is on disk.
+        score: figures over the clips that are done.
+        resume: False runs all clips again.
+        overwrite: replace results in `output` that other settings made.
+        on_clip: called with (clips ended, clips in all).
+
+    Raises:
+        UsageError: no clips, or results of other settings in `output`.
+        OutputError: `output` cannot be written.
+        InterruptError: stopped by Ctrl-C; finished clips are kept.
+    """
+    if not clips:
+        raise UsageError("there is no clip to run over", fix="Check --root and --only")
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    settings = {**loaded.settings, **options}  # flat: a refusal then names the option that differs
+    done = DoneList(output, settings, overwrite=overwrite)
+    records: dict[str, ClipRecord] = {}
+
+    def write(scores: Mapping[str, Any] | None) -> RunRecord:
+        with done.merged() as known:
+            record = RunRecord(
+                method=METHOD.name,
+                variant=loaded.settings["variant"],
+                weights=loaded.settings["weights"],
+                options=dict(options),
+                environment=describe_environment(METHOD, device=loaded.device),
+                clips=tuple(records.get(clip.name, ClipRecord(clip.name, "skipped")) for clip in clips),
+                scores=scores,
+                started=started,
+                output=str(output),
+            )
+            entries = {name: {k: v for k, v in entry.items() if k != "record"} for name, entry in known.items()}
+            others = tuple(item for name, item in done.records().items() if name not in {clip.name for clip in clips})
+            whole = replace(record, clips=record.clips + others)
+            write_run(whole, output / RUN_FILE, resume={"settings": done.settings, "clips": entries})
+        return record
+
+    try:
+        for count, clip in enumerate(clips, 1):
+            kept = done.done(clip) if resume else None
+            if kept is None or not present(clip):
+                done.begin(clip)
+                kept, written = _guarded(work, clip)
+                if kept.status == "done":
+                    done.finish(clip, kept, written=written)
+            records[clip.name] = kept
+            if on_clip is not None:
+                on_clip(count, len(clips))
+    except KeyboardInterrupt:
+        write(None)
+        count = sum(record.status == "done" for record in records.values())
+        raise InterruptError(
+            f"interrupted with {count} of {len(clips)} clips done in {output}",
+            fix="Run the same command again to go on; finished clips are kept",
+        ) from None
+    finished = [clip for clip in clips if records[clip.name].status == "done"]
+    return write(score(finished) if finished else None)
+
+
+def record_json(record: RunRecord) -> dict[str, Any]:
+    """Return a record as JSON values."""
+    return asdict(record)
+
+
+def _guarded(work: Callable[[Clip], tuple[ClipRecord, int]], clip: Clip) -> tuple[ClipRecord, int]:
+    from vos_core.errors import OutputError
+
+    try:
+        return work(clip)
+    except OutputError:
+        raise  # no further clip would escape it
+    except VosError as error:
+        return ClipRecord(clip.name, "failed", error=str(error)), 0
+    except Exception as error:  # noqa: BLE001 - one clip's failure must not stop the others
+        _LOG.exception("clip '%s' failed", clip.name)
+        return ClipRecord(clip.name, "failed", error=f"{type(error).__name__}: {error}"), 0

@@ -1,0 +1,1 @@
+"""Pre-training: schedule, options, one run."""

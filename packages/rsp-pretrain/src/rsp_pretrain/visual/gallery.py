@@ -1,0 +1,228 @@
+"""From frames and a checkpoint to pictures on disk and one page."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rsp_pretrain.config import PropagationConfig
+from rsp_pretrain.data.pairs import normalise as normalise_pairs
+from rsp_pretrain.model import RSP, Encoder
+from rsp_pretrain.prepare import normalise, working_size
+from rsp_pretrain.probe.features import own_precision
+from rsp_pretrain.segmenter import RSPSegmenter
+from rsp_pretrain.train.objective import reconstructions
+from rsp_pretrain.visual.maps import attention_picture, enlarged, principal_colours, tiled
+from vos_core.data.folder import single_video
+from vos_core.errors import UsageError
+from vos_core.io.atomic import replacing
+from vos_core.io.frames import EndOfFrames, FrameSource, open_frames
+from vos_core.io.video import paint_overlay
+from vos_core.report.sheet import Picture, Section, write_sheet
+from vos_core.run.session import run_clip
+from vos_core.types import Frame, FrameResult, RgbImage
+
+Show = Literal["features", "attention", "reconstruction", "masks"]
+SHOWS: tuple[Show, ...] = ("features", "attention", "reconstruction", "masks")
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryOptions:
+    """What to show.
+
+    Args:
+        frames: how many frames, evenly spread.
+        scale: shorter side in pixels for features and masks, see `PropagationConfig`.
+        block: encoder block whose attention is shown, -1 = the last.
+        gap: frames from present to future in reconstructions.
+        seed: of the noise, latents and masks in reconstructions.
+        propagation: how masks are propagated.
+    """
+
+    frames: int = 4
+    scale: tuple[int, ...] = (480,)
+    block: int = -1
+    gap: int = 8
+    seed: int = 0
+    propagation: PropagationConfig = field(default_factory=PropagationConfig)
+
+
+def make_gallery(
+    source: Path,
+    encoder: Encoder,
+    output: Path,
+    options: GalleryOptions,
+    *,
+    shows: Sequence[Show],
+    title: str,
+    mask: Path | None = None,
+    on_picture: Callable[[], object] | None = None,
+) -> list[Path]:
+    """Write `<output>/<show>_<frame>.png` and `<output>/index.html`; return the files.
+
+    Args:
+        source: video file, folder of frames or one image.
+        encoder: frozen; an `RSP` for reconstructions.
+        output: folder, made if absent.
+        options: see `GalleryOptions`.
+        shows: what to show, of `SHOWS`.
+        title: heading of the page.
+        mask: of the first frame, for `masks`.
+        on_picture: called for each picture written.
+
+    Raises:
+        UsageError: masks without `mask`, reconstructions of an encoder alone, or a block that it has not.
+        FrameError, MaskError: input that cannot be read.
+        OutputError: a file cannot be written.
+    """
+    if "masks" in shows and mask is None:
+        raise UsageError("masks are to be shown and none was given", fix="Pass --mask with that of the first frame")
+    if "reconstruction" in shows and not isinstance(encoder, RSP):
+        raise UsageError(
+            "reconstructions need a decoder and this checkpoint has an encoder alone", fix="Leave them out of --show"
+        )
+    depth = len(encoder.blocks)
+    if not -depth <= options.block < depth:
+        raise UsageError(f"--block {options.block}", expected=f"-{depth} to {depth - 1}, the encoder's blocks")
+    written: list[Path] = []
+
+    def keep(name: str, rgb: RgbImage, text: str) -> Picture:
+        path = output / f"{name}.png"
+        with replacing(path) as temporary:
+            Image.fromarray(rgb).save(temporary, format="PNG")
+        written.append(path)
+        if on_picture is not None:
+            on_picture()
+        return Picture(rgb, text)
+
+    sections = []
+    with closing(open_frames(source)) as frames:
+        total = _length(frames)
+        chosen = sorted({round(i) for i in np.linspace(0, total - 1, min(options.frames, total))})
+        shown = [frames.read(index) for index in chosen]
+        if "features" in shows:
+            sections.append(_features(encoder, shown, options, keep))
+        if "attention" in shows:
+            sections.append(_attention(encoder, shown, options, keep))
+        if "reconstruction" in shows:
+            assert isinstance(encoder, RSP)
+            later = [frames.read(min(index + options.gap, total - 1)) for index in chosen]
+            sections.append(_reconstructions(encoder, shown, later, options, keep))
+    if mask is not None and "masks" in shows:
+        sections.append(_masks(source, mask, encoder, frozenset(chosen), options, keep))
+    page = output / "index.html"
+    write_sheet(page, sections, title=title, lead=f"{source.name}, {total} frames", producer="rsp-pretrain visualize")
+    return [*written, page]
+
+
+Keep = Callable[[str, RgbImage, str], Picture]
+
+
+def _length(frames: FrameSource) -> int:
+    """Return the number of frames that can be read: containers may say too many."""
+    last = len(frames) - 1
+    while last > 0:
+        try:
+            frames.read(last)
+            break
+        except EndOfFrames:
+            last -= 1
+    return last + 1
+
+
+@torch.inference_mode()
+def _features(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions, keep: Keep) -> Section:
+    found = []
+    for frame in shown:
+        with own_precision(encoder):
+            found.append(encoder.dense_features(_image(encoder, frame, options))[0])
+    pictures = []
+    for frame, colours in zip(shown, principal_colours(found), strict=True):
+        size = (frame.rgb.shape[0], frame.rgb.shape[1])
+        both = tiled([frame.rgb, enlarged(colours, size)], columns=2)
+        pictures.append(keep(f"features_{frame.name}", both, f"Frame {frame.name} and its features"))
+    text = "The three principal components of the patches' features over all these frames, as red, green and blue."
+    return Section("Features", text=(text,), pictures=tuple(pictures))
+
+
+@torch.inference_mode()
+def _attention(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions, keep: Keep) -> Section:
+    pictures = []
+    for frame in shown:
+        with own_precision(encoder):
+            maps = encoder.attention_maps(_image(encoder, frame, options), block=options.block)[0]
+        text = f"Frame {frame.name}: the mean over heads laid over it, then every head"
+        pictures.append(keep(f"attention_{frame.name}", attention_picture(frame.rgb, maps), text))
+    block = range(len(encoder.blocks))[options.block]
+    lead = f"What the class token attends to in block {block} of {len(encoder.blocks)}, each map from its lowest to its highest."
+    return Section("Attention", text=(lead,), pictures=tuple(pictures))
+
+
+@torch.inference_mode()
+def _reconstructions(
+    network: RSP, shown: Sequence[Frame], later: Sequence[Frame], options: GalleryOptions, keep: Keep
+) -> Section:
+    device = network.cls_token.device
+    present, future = (
+        normalise_pairs(torch.stack([_square(frame.rgb, network.image_size) for frame in frames])).to(device)
+        for frames in (shown, later)
+    )
+    generator = torch.Generator(device).manual_seed(options.seed)
+    with own_precision(network):
+        out = network(present, future, network.draw(future, generator=generator))
+    grid = reconstructions(network, present, future, out, rows=len(shown))
+    assert out.prior is not None
+    guessed = reconstructions(network, present, future, dataclasses.replace(out, post=out.prior), rows=len(shown))
+    side = network.image_size
+    whole = np.concatenate([grid[:, : 3 * side], guessed[:, 2 * side : 3 * side], grid[:, 3 * side :]], 1)
+    text = (
+        f"From left to right: present frame, frame {options.gap} later, its prediction from the posterior's sample (which has "
+        "seen it noised), its prediction from the prior's sample (which has not), the later frame with patches hidden, and those "
+        "reconstructed."
+    )
+    notes = [text]
+    if network.objective.norm_pix_loss:
+        notes.append("This network predicts normalised patches: predictions get mean and deviation of the true patches back.")
+    return Section("Reconstruction", text=tuple(notes), pictures=(keep("reconstruction", whole, "One row a frame"),))
+
+
+def _masks(source: Path, mask: Path, encoder: Encoder, chosen: frozenset[int], options: GalleryOptions, keep: Keep) -> Section:
+    clip = single_video(source, mask)
+    weight = encoder.patch_embed.proj.weight
+    precision = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}[weight.dtype]
+    config = options.propagation.model_copy(update={"scale": options.scale})
+    segmenter = RSPSegmenter(encoder, config, device=str(weight.device), precision=precision)  # type: ignore[arg-type]
+    pictures = []
+
+    def show(frame: Frame, result: FrameResult) -> None:
+        if frame.index in chosen:
+            painted = paint_overlay(frame.rgb, result.labels)
+            pictures.append(keep(f"masks_{frame.name}", painted, f"Frame {frame.name}"))
+
+    run_clip(segmenter, clip, device=str(weight.device), callback=show)
+    return Section(
+        "Propagated masks", text=("The first frame's mask is given, the others are propagated.",), pictures=tuple(pictures)
+    )
+
+
+def _image(encoder: Encoder, frame: Frame, options: GalleryOptions) -> torch.Tensor:
+    size = working_size(frame.rgb.shape[0], frame.rgb.shape[1], options.scale)
+    return normalise(frame.rgb, size).to(encoder.cls_token.device)
+
+
+def _square(rgb: RgbImage, side: int) -> torch.Tensor:
+    """Return the centre of a frame, uint8 `(3, side, side)`."""
+    from torchvision import transforms
+
+    steps = transforms.Compose(
+        [transforms.Resize(side, interpolation=transforms.InterpolationMode.BICUBIC), transforms.CenterCrop(side)]
+    )
+    return torch.from_numpy(np.asarray(steps(Image.fromarray(rgb))).transpose(2, 0, 1).copy())

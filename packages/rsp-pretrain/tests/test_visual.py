@@ -1,0 +1,110 @@
+"""Pictures: components and colours against slow definitions, the command's files and refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from rsp_pretrain.cli import main
+from rsp_pretrain.model import RSP
+from rsp_pretrain.visual.maps import attention_picture, enlarged, heat, principal_colours, tiled
+from vos_core.errors import UsageError
+from vos_core.io.masks import write_mask
+
+RUN = CliRunner().invoke
+
+
+def test_components_are_shared_by_all_frames() -> None:
+    rng = np.random.default_rng(0)
+    basis = np.linalg.qr(rng.normal(size=(8, 8)))[0]
+    hidden = rng.normal(size=(2 * 30, 8)) * [9, 5, 3, 0.1, 0.1, 0.1, 0.1, 0.1]
+    rows = torch.from_numpy(hidden @ basis.T).float()
+    frames = [part.t().reshape(8, 5, 6) for part in rows.split(30)]
+    found = np.concatenate([picture.reshape(-1, 3) for picture in principal_colours(frames)]).astype(float)
+    assert found.shape == (60, 3)
+    for channel in range(3):
+        centred = hidden[:, channel] - hidden[:, channel].mean()
+        assert abs(np.corrcoef(centred, found[:, channel])[0, 1]) > 0.98
+    doubled = principal_colours([frames[0], frames[0]])
+    np.testing.assert_array_equal(doubled[0], doubled[1])
+    with pytest.raises(UsageError):
+        principal_colours([])
+
+
+def test_colours_and_tiles() -> None:
+    ramp = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    picture = heat(ramp, (30, 40))
+    assert picture.shape == (30, 40, 3)
+    assert picture[0, 0].sum() < picture[-1, -1].sum()
+    rgb = np.full((6, 8, 3), 50, np.uint8)
+    assert tiled([rgb] * 5, columns=4).shape == (12, 32, 3)
+    assert attention_picture(rgb, torch.rand(6, 3, 4)).shape == (12, 32, 3)
+    np.testing.assert_array_equal(enlarged(rgb[:3, :4], (6, 8)), rgb)
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for index in range(5):
+        small = np.random.default_rng(index // 3).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((96, 64)).save(folder / f"{index:05d}.png")
+    mask = np.zeros((64, 96), np.uint8)
+    mask[16:48, 32:64] = 3
+    write_mask(tmp_path / "mask.png", mask)
+    return folder
+
+
+def test_command(tmp_path: Path, clip: Path, tiny: Callable[..., RSP]) -> None:
+    network, out = tiny(stoch=4, discrete=8, norm_pix_loss=True), tmp_path / "out"
+    torch.save({"model": network.state_dict()}, tmp_path / "whole.pth")
+    base = ["visualize", str(clip), "--weights", str(tmp_path / "whole.pth"), "--size", "64,96", "--frames", "2", "--gap", "2"]
+    done = RUN(main, [*base, "--mask", str(tmp_path / "mask.png"), "--output", str(out), "--json"])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.iterdir()) == [
+        "attention_00000.png", "attention_00004.png", "features_00000.png", "features_00004.png", "index.html",
+        "masks_00000.png", "masks_00004.png", "reconstruction.png",
+    ]  # fmt: skip
+    assert json.loads(done.stdout)["page"] == str(out / "index.html")
+    page = (out / "index.html").read_text()
+    assert page.count("data:image/png;base64") == 7
+    assert "posterior" in page
+    with Image.open(out / "reconstruction.png") as picture:
+        assert picture.size == (6 * 64, 2 * 64)
+    with Image.open(out / "features_00000.png") as picture:
+        assert picture.size == (192, 64)
+
+
+def test_an_encoder_alone_has_no_reconstructions(tmp_path: Path, clip: Path, tiny: Callable[..., RSP]) -> None:
+    state = {key: value for key, value in tiny().state_dict().items() if not key.startswith(("decoder", "to_", "mask"))}
+    torch.save(state, tmp_path / "encoder.pth")
+    base = [
+        "visualize",
+        str(clip),
+        "--weights",
+        str(tmp_path / "encoder.pth"),
+        "--size",
+        "64,96",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    done = RUN(main, [*base, "--frames", "1"])
+    assert done.exit_code == 0, done.output
+    assert "no reconstructions" in done.stderr
+    assert not (tmp_path / "out" / "reconstruction.png").exists()
+    for arguments, message in (
+        (["--show", "reconstruction"], "no decoder"),
+        (["--show", "masks"], "--mask"),
+        (["--show", "dreams"], "names of features"),
+        (["--block", "7", "--show", "attention"], "encoder's blocks"),
+    ):
+        refused = RUN(main, [*base, *arguments])
+        assert refused.exit_code in (1, 2)
+        assert message in refused.output

@@ -1,0 +1,194 @@
+"""Current features read from memory: rotary self- and cross-attention (spec section 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from sam2_rcms.model.attention import attend, mix
+from sam2_rcms.model.position import rotary_table, rotate, rotate_
+
+CHANNELS, MEMORY, HIDDEN = 256, 64, 2048
+
+
+class RotaryAttention(nn.Module):
+    """One head of 256 channels whose queries and keys are turned by their place in the grid.
+
+    Args:
+        source: channels of keys and values.
+        dropout: on attention weights in training.
+    """
+
+    def __init__(self, source: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.q_proj = nn.Linear(CHANNELS, CHANNELS)
+        self.k_proj = nn.Linear(source, CHANNELS)
+        self.v_proj = nn.Linear(source, CHANNELS)
+        self.out_proj = nn.Linear(CHANNELS, CHANNELS)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, unplaced: int = 0, turned: Tensor | None = None) -> Tensor:
+        """Return `(B, L, 256)`.
+
+        Args:
+            query: `(B or 1, L, 256)`, a square grid.
+            key: `(B, K, C)`: grids of L, one after the other, then `unplaced` tokens that are not turned.
+            value: `(B, K, C)`.
+            unplaced: number of the last keys without a place.
+            turned: `(B, K, 256)` if keys are at hand projected and turned; then `key` is not read.
+        """
+        q, k = self.project(query, key, unplaced=unplaced, turned=turned)
+        v = self.v_proj(value)
+        q = q.to(v.dtype).expand(v.shape[0], -1, -1)
+        rate = self.dropout if self.training else 0.0
+        out = attend(q.unsqueeze(1), k.to(v.dtype).unsqueeze(1), v.unsqueeze(1), dropout=rate)
+        projected: Tensor = self.out_proj(out.squeeze(1))
+        return projected
+
+    def project(self, query: Tensor, key: Tensor, *, unplaced: int, turned: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return turned queries `(B or 1, L, 256)` and keys `(B, K, 256)`; float32 but for keys that were at hand."""
+        side = round(query.shape[1] ** 0.5)
+        table = rotary_table(side, CHANNELS, query.device)
+        if turned is not None:
+            return rotate_(self.q_proj(query).float(), table), turned
+        q, k = self.q_proj(query), self.k_proj(key)
+        placed = k.shape[1] - unplaced
+        if not torch.is_grad_enabled():
+            # In place: keys of seven memories are 29 MB an object, and are read once.
+            q, k = rotate_(q.float(), table), k.float()
+            if placed:
+                rotate_(k[:, :placed], table)
+            return q, k
+        q = rotate(q, table)
+        if placed == 0:
+            return q, k.float()
+        turned = rotate(k[:, :placed], table)
+        return q, torch.cat((turned, k[:, placed:].float()), 1) if unplaced else turned
+
+    def read_late(self, query: Tensor, key: Tensor, value: Tensor, *, unplaced: int = 0, turned: Tensor | None = None) -> Tensor:
+        """Return the same as `forward` in evaluation, with values projected after they are mixed.
+
+        Mixing is linear and the weights of a query sum to 1, so `softmax(q k) (m W + b) = (softmax(q k) m) W + b`: with 64
+        channels instead of 256 the second product costs a quarter. Exact up to rounding.
+        """
+        q, k = self.project(query, key, unplaced=unplaced, turned=turned)
+        mixed = mix(q * CHANNELS**-0.5, k, value)
+        projected: Tensor = self.out_proj(self.v_proj(mixed))
+        return projected
+
+
+class MemoryAttentionLayer(nn.Module):
+    """Self-attention, attention to memory, MLP; norms come first."""
+
+    def __init__(self, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = RotaryAttention(CHANNELS, dropout=dropout)
+        self.cross_attn_image = RotaryAttention(MEMORY, dropout=dropout)
+        self.linear1 = nn.Linear(CHANNELS, HIDDEN)
+        self.dropout = nn.Dropout(dropout)
+        self.linear2 = nn.Linear(HIDDEN, CHANNELS)
+        self.norm1 = nn.LayerNorm(CHANNELS)
+        self.norm2 = nn.LayerNorm(CHANNELS)
+        self.norm3 = nn.LayerNorm(CHANNELS)
+        self.dropout1 = nn.Dropout(dropout)
+        self.dropout2 = nn.Dropout(dropout)
+        self.dropout3 = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        placed_memory: Tensor,
+        *,
+        pointers: int,
+        late_values: bool,
+        turned: Tensor | None = None,
+    ) -> Tensor:
+        """Return `(B, L, 256)` of `(B or 1, L, 256)`; `placed_memory` is `memory` plus positions, `(B, K, 64)`."""
+        normed = self.norm1(x)
+        x = x + self.dropout1(self.self_attn(normed, normed, normed))
+        cross = self.cross_attn_image
+        read = cross.read_late if late_values else cross.forward
+        x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
+        return x + self.dropout3(self.linear2(self.dropout(F.relu(self.linear1(self.norm3(x))))))
+
+
+class MemoryAttention(nn.Module):
+    """Four layers and a last norm.
+
+    Args:
+        dropout: in training.
+    """
+
+    late_values = True
+    """Project values after mixing them where no gradient is wanted, on a CPU: faster, equal up to rounding."""
+    checkpointing = False
+    """Recompute each layer in the backward pass (training)."""
+
+    def __init__(self, *, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(dropout) for _ in range(4))
+        self.norm = nn.LayerNorm(CHANNELS)
+
+    def forward(
+        self,
+        current: Tensor,
+        current_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        *,
+        pointers: int,
+        keys: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Return the features conditioned on memory, `(B, L, 256)`.
+
+        What does not depend on the memory (up to the first layer's self-attention) is computed once for all objects when
+        `current` has batch 1.
+
+        Args:
+            current: `(B or 1, L, 256)`.
+            current_pos: of the same shape or batch 1; a tenth of it is added once.
+            memory: `(B, K, 64)`.
+            memory_pos: `(B or 1, K, 64)`.
+            pointers: how many of the last memory tokens have no place in the grid.
+            keys: each layer's keys `(B, K - pointers, 256)` of the tokens with a place, if they are at hand (`memory_keys`
+                plus `position_keys`); not with gradients.
+        """
+        x = current + 0.1 * current_pos
+        placed = memory + memory_pos
+        late = self.late_values and not torch.is_grad_enabled() and not self.training and not x.is_cuda
+        for index, layer in enumerate(self.layers):
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, memory, placed, pointers=pointers, late_values=False, use_reentrant=False)
+                continue
+            turned = None
+            if keys is not None:
+                last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
+                turned = torch.cat((keys[index], last.to(keys[index].dtype)), 1)
+            x = layer(x, memory, placed, pointers=pointers, late_values=late, turned=turned)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def memory_keys(self, memory: Tensor) -> Tensor:
+        """Return every layer's keys `(4, L, 256)` of one spatial memory `(L, 64)`, without its positions.
+
+        Projecting and turning are linear, so keys are the sum of these and `position_keys` (spec section 8.4).
+        """
+        return self._turned([F.linear(memory.float(), layer.weight.float()) for layer in self._key_projections()])
+
+    def position_keys(self, position: Tensor) -> Tensor:
+        """Return what the positions `(L, 64)` of a spatial memory add to its keys `(4, L, 256)`, biases included."""
+        layers = self._key_projections()
+        return self._turned([F.linear(position, layer.weight.float(), layer.bias.float()) for layer in layers])
+
+    def _key_projections(self) -> list[nn.Linear]:
+        layers = [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
+        return [layer.cross_attn_image.k_proj for layer in layers]
+
+    def _turned(self, keys: list[Tensor]) -> Tensor:
+        table = rotary_table(round(keys[0].shape[0] ** 0.5), CHANNELS, keys[0].device)
+        return rotate_(torch.stack(keys).float(), table)
