@@ -18,8 +18,7 @@ from object_pursuit.pursuit import Pursuit, PursuitOptions, StartPoint, publishe
 from object_pursuit.pursuit.options import TINY
 from object_pursuit.samples import ObjectImages
 from object_pursuit.start import choose_config, prepare_start
-from vos_core.cli.run import merge_options
-from vos_core.config import build_config
+from vos_core.config import build_config, parse_assignments, read_yaml
 from vos_core.errors import UsageError
 from vos_core.run.device import apply_threads, check_precision, choose_device
 
@@ -184,7 +183,8 @@ def plan_pursuit(out: Path, options: Mapping[str, Any], *, tell: Callable[[str],
         "seed": options["seed"],
     }
     given = {name: value for name, value in named.items() if value is not None}
-    settings = build_config(PursuitOptions, merge_options(options["config_file"], options["assignments"]), given, base=base)
+    told = read_yaml(options["config_file"]) if options["config_file"] is not None else {}
+    settings = build_config(PursuitOptions, told, given, parse_assignments(options["assignments"]), base=base)
     stream = object_stream(
         source.names,
         strategy=options["order"],
