@@ -107,6 +107,37 @@ def test_wrong_use_is_told(run, words, told, tmp_path, monkeypatch):
     assert "Traceback" not in done.output
 
 
+def test_ctrl_c_keeps_finished_rounds(run, joint, objects, tmp_path, monkeypatch):
+    from object_pursuit.pursuit import loop
+
+    real, calls = loop.fit_object, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    file, out = joint / "pretrain_last.pth", tmp_path / "run"
+    words = ["pursue", "--preset", "tiny", "--data", objects / "stream", "--out", out, "--thres", 0.0, "--no-repeats"]
+    words += ["--bases", file, "--hypernet", file, "--backbone", file, "--set", "tau=0.0", *FAST]
+    monkeypatch.setattr(loop, "fit_object", interrupted)
+    monkeypatch.setattr(loop.Pursuit, "_reidentify", lambda *_: (None, None))
+    done = run(*words)
+    assert done.exit_code == 130, done.output
+    assert "interrupted in round 2 of 2; 1 rounds are kept" in done.output
+    again = run(*words, "--json")
+    assert json.loads(again.stdout)["rounds"] == 2
+
+
+def test_fits_refuse_fp16(run, joint, objects, tmp_path):
+    file = joint / "pretrain_last.pth"
+    words = ["pursue", "--preset", "tiny", "--data", objects / "stream", "--out", tmp_path / "run", "--precision", "fp16"]
+    done = run(*words, "--bases", file, "--hypernet", file, "--backbone", file)
+    assert done.exit_code == 2
+    assert "bf16" in done.output
+
+
 def test_truncated_weights_are_named(run, joint, objects, tmp_path):
     cut = tmp_path / "cut.pth"
     cut.write_bytes((joint / "pretrain_last.pth").read_bytes()[:5000])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def _unused(images: ObjectImages, number: int) -> Tensor:
     raise AssertionError("codes that are known are not fitted")
 
 
-def _claim(path: Path, told: dict[str, object]) -> None:
+def _claim(path: Path, told: Mapping[str, object]) -> None:
     if path.exists():
         try:
             old = json.loads(path.read_text(encoding="utf-8"))

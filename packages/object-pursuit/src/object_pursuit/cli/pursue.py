@@ -17,6 +17,7 @@ from object_pursuit.cli.options import (
     write_run_file,
 )
 from vos_core.cli.options import device_options, json_option
+from vos_core.errors import InterruptError
 
 
 @click.command("pursue")
@@ -69,7 +70,13 @@ def command(context: click.Context, /, out: Path, as_json: bool, **options: Any)
         return
     pursuit = plan.build()
     write_run_file(out, "pursue", arguments)
-    rounds = pursuit.run()
+    try:
+        rounds = pursuit.run()
+    except KeyboardInterrupt:
+        raise InterruptError(
+            f"interrupted in round {pursuit.state.round + 1} of {len(plan.stream)}; {pursuit.state.round} rounds are kept",
+            fix="Run the same command again to go on",
+        ) from None
     counts: dict[str, int] = {}
     for one in rounds:
         counts[one.verdict] = counts.get(one.verdict, 0) + 1

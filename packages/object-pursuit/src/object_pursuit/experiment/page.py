@@ -10,7 +10,7 @@ from object_pursuit.experiment.outcome import StreamOutcome, claimed_share, reca
 from object_pursuit.experiment.plan import ExperimentPlan
 from object_pursuit.experiment.results import SeedResult
 from object_pursuit.figures import charts_of
-from vos_core.report.charts import COLOURS
+from vos_core.report.charts import COLOURS, Chart
 from vos_core.report.sheet import Section, Table, write_sheet
 
 Results = Sequence[SeedResult]
@@ -117,7 +117,8 @@ def _recognition(results: Results) -> Section:
 
 
 def _forgetting(results: Results) -> Section:
-    charts, rows = [], []
+    charts: list[Chart] = []
+    rows = []
     for result in results:
         kept, lost = result.control["memory"], result.control["none"]
         bars = [

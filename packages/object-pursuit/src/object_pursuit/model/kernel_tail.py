@@ -33,13 +33,12 @@ def generate_kernels(layers: nn.Sequential, x: Tensor) -> Tensor:
     place, count = 0, len(layers)
     while place < count:
         layer = layers[place]
+        if not torch.is_grad_enabled() and _ends_wide(layers, place, x):
+            x, place = _widened(x, layers[place + 1], layers[place + 3], slope=layers[place + 2].negative_slope), place + 4
+            continue
         after = layers[place + 1] if place + 1 < count else None
-        if isinstance(layer, nn.Conv2d) and isinstance(after, nn.LeakyReLU) and _tiled(layer, x):
-            last = layers[place + 2] if place + 3 < count else None
-            if isinstance(last, nn.Conv2d) and last.out_channels == 1 and not torch.is_grad_enabled():
-                x, place = _both(x, layer, last, slope=after.negative_slope), place + 3
-            else:
-                x, place = convolve_tiles(x, layer.weight, layer.bias, slope=after.negative_slope), place + 2
+        if isinstance(layer, nn.Conv2d) and isinstance(after, nn.LeakyReLU) and _tiled(layer, x.shape[-2] * x.shape[-1], x):
+            x, place = convolve_tiles(x, layer.weight, layer.bias, slope=after.negative_slope), place + 2
             continue
         if isinstance(layer, nn.Conv2d) and layer.padding == (2, 2) and layer.out_channels == 1 and _mixes(layer, x):
             x = mix_and_shift(x, layer.weight, layer.bias)
@@ -51,8 +50,19 @@ def generate_kernels(layers: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-def _tiled(layer: nn.Conv2d, x: Tensor) -> bool:
-    work = layer.in_channels * layer.out_channels * x.shape[-2] * x.shape[-1]
+def _ends_wide(layers: nn.Sequential, place: int, x: Tensor) -> bool:
+    """Return whether here come doubling in width, a large convolution, and one to a single channel."""
+    if place + 3 >= len(layers):
+        return False
+    up, wide, last = layers[place], layers[place + 1], layers[place + 3]
+    if not (isinstance(up, nn.Upsample) and isinstance(wide, nn.Conv2d) and isinstance(last, nn.Conv2d)):
+        return False
+    doubled = up.scale_factor == (1.0, 2.0) and last.out_channels == 1 and last.padding == (2, 2)
+    return doubled and _tiled(wide, 2 * x.shape[-2] * x.shape[-1], x)
+
+
+def _tiled(layer: nn.Conv2d, pixels: int, x: Tensor) -> bool:
+    work = layer.in_channels * layer.out_channels * pixels
     return layer.padding == (2, 2) and work >= MIN_TAP_WORK and not torch.is_autocast_enabled(x.device.type)
 
 
@@ -72,14 +82,14 @@ def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, slope: flo
     block = kernel_blocks(weight)
     offset = weight.new_zeros(weight.shape[0]) if bias is None else bias
     parts = [_Tiles.apply(one, block, offset, weight.shape[-1], slope) for one in x]
-    return torch.stack(parts) if len(parts) > 1 else parts[0][None]  # type: ignore[no-any-return]
+    return torch.stack(parts) if len(parts) > 1 else parts[0][None]
 
 
 def kernel_blocks(weight: Tensor) -> Tensor:
     """Return `(16, k, 2 O, 2 C)`: per frequency and column tap the real matrix of a product with the conjugate spectrum."""
     forward, _ = _matrices(TILE - weight.shape[-1] + 1, weight.dtype, weight.device)
-    spectrum = torch.einsum("gr,ocrs->gsoc", forward[:, : weight.shape[-1]], weight).unflatten(0, (-1, 2))
-    real, imaginary = spectrum[:, 0], spectrum[:, 1]
+    spectrum = torch.einsum("gr,ocrs->gsoc", forward[:, : weight.shape[-1]], weight)
+    real, imaginary = spectrum[::2], spectrum[1::2]
     zero = torch.zeros_like(imaginary[:1])
     cross = torch.cat((zero, imaginary[1:]))  # bin 0 holds the two real frequencies, 0 and 16
     corner = torch.cat((imaginary[:1], real[1:]))
@@ -111,20 +121,27 @@ def _padded(x: Tensor, k: int) -> Tensor:
     return padded
 
 
-def _spectra(padded: Tensor, k: int) -> Iterator[tuple[int, Tensor]]:
+def _tiles(padded: Tensor, k: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield each tile's first row and its rows `(32, C, W + k - 1)`."""
+    for first in range(0, padded.shape[0] - k + 1, TILE - k + 1):
+        yield first, padded[first : first + TILE]
+
+
+def _spectra(tiles: Iterator[tuple[int, Tensor]], k: int) -> Iterator[tuple[int, Tensor]]:
     """Yield each tile's first row and its bins `(16, 2 C, W + k - 1)`."""
-    step = TILE - k + 1
-    forward, _ = _matrices(step, padded.dtype, padded.device)
-    for first in range(0, padded.shape[0] - k + 1, step):
-        bins = forward @ padded[first : first + TILE].reshape(TILE, -1)
-        yield first, bins.view(TILE // 2, 2 * padded.shape[1], padded.shape[2])
+    for first, rows in tiles:
+        forward, _ = _matrices(TILE - k + 1, rows.dtype, rows.device)
+        yield first, (forward @ rows.reshape(TILE, -1)).view(TILE // 2, 2 * rows.shape[1], rows.shape[2])
 
 
-def _convolved(padded: Tensor, block: Tensor, offset: Tensor, k: int, slope: float) -> Iterator[tuple[int, Tensor]]:
+def _convolved(
+    tiles: Iterator[tuple[int, Tensor]], block: Tensor, offset: Tensor, k: int, slope: float
+) -> Iterator[tuple[int, Tensor]]:
     """Yield each tile's first row and its result `(step, O, W)`."""
-    step, out, width = TILE - k + 1, block.shape[2] // 2, padded.shape[2] - k + 1
-    _, inverse = _matrices(step, padded.dtype, padded.device)
-    for first, bins in _spectra(padded, k):
+    step, out = TILE - k + 1, block.shape[2] // 2
+    _, inverse = _matrices(step, block.dtype, block.device)
+    for first, bins in _spectra(tiles, k):
+        width = bins.shape[2] - k + 1
         mixed = torch.bmm(block[:, 0], bins[:, :, :width])
         for s in range(1, k):
             mixed.baddbmm_(block[:, s], bins[:, :, s : s + width])
@@ -141,7 +158,7 @@ class _Tiles(torch.autograd.Function):
         height, width, step = x.shape[1], x.shape[2], TILE - k + 1
         padded = _padded(x, k)
         y = x.new_empty(padded.shape[0] - k + 1, block.shape[2] // 2, width)
-        for first, rows in _convolved(padded, block, offset, k, slope):
+        for first, rows in _convolved(_tiles(padded, k), block, offset, k, slope):
             y[first : first + step] = rows
         y = y[:height].permute(1, 0, 2)
         ctx.save_for_backward(padded, block, y)
@@ -160,7 +177,7 @@ class _Tiles(torch.autograd.Function):
         into_offset = y.new_zeros(out) if wants_offset else None
         into_y = gradients[0].permute(1, 0, 2)
         signs = y.permute(1, 0, 2)
-        for first, bins in _spectra(padded, k):
+        for first, bins in _spectra(_tiles(padded, k), k):
             last = min(first + step, height)
             rows = into_y.new_zeros(step, out, width)
             rows[: last - first] = into_y[first:last]
@@ -182,18 +199,27 @@ class _Tiles(torch.autograd.Function):
         return into_x, into_block, into_offset, None, None
 
 
-def _both(x: Tensor, layer: nn.Conv2d, last: nn.Conv2d, *, slope: float) -> Tensor:
-    """Return `last(leaky_relu(layer(x)))` tile by tile without gradients, so that the wide map between is never whole."""
-    k, (height, width) = layer.kernel_size[0], (x.shape[-2], x.shape[-1])
-    block = kernel_blocks(layer.weight)
+def _widened(x: Tensor, layer: nn.Module, last: nn.Module, *, slope: float) -> Tensor:
+    """Return `last(leaky_relu(layer(doubled in width)))` without gradients, tile by tile: neither wide map is ever whole."""
+    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(last, nn.Conv2d)
+    k, height, width = layer.kernel_size[0], x.shape[-2], 2 * x.shape[-1]
+    block, taps = kernel_blocks(layer.weight), _tap_rows(last.weight)
     offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
-    taps = _tap_rows(last.weight)
+    step, pad = TILE - k + 1, k // 2
+    count = -(-height // step)
     found = []
     for one in x:
-        padded = _padded(one, k)
-        maps = one.new_empty(padded.shape[0] - k + 1, taps.shape[0], width)
-        for first, rows in _convolved(padded, block, offset, k, slope):
-            torch.bmm(taps.expand(len(rows), -1, -1), rows, out=maps[first : first + len(rows)])
+        rows_HCW = F.pad(one.permute(1, 0, 2), (0, 0, 0, 0, pad, count * step + k - 1 - height - pad))
+        maps = one.new_empty(count * step, taps.shape[0], width)
+
+        def tiles(narrow: Tensor = rows_HCW) -> Iterator[tuple[int, Tensor]]:
+            for first in range(0, count * step, step):
+                wide = F.interpolate(narrow[first : first + TILE], scale_factor=2, mode="linear", align_corners=True)
+                yield first, F.pad(wide, (pad, pad))
+
+        for first, rows in _convolved(tiles(), block, offset, k, slope):
+            maps[first : first + step] = torch.bmm(taps.expand(step, -1, -1), rows)
         found.append(_shifted(maps[:height], last.weight, last.bias))
     return torch.stack(found)
 
