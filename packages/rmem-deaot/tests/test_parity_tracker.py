@@ -259,9 +259,9 @@ def test_the_segmenter_computes_what_the_tracker_does(case, golden_network, gold
 @pytest.mark.parametrize("case", golden_cases("rmem-deaot", "bank")[:1])
 def test_bf16_stays_close_to_the_reference(case, golden_network, golden_arrays):
     gold, network = golden_arrays(case["file"]), golden_network(case)
-    from rmem_deaot.segmenter import prepared
+    from rmem_deaot.model.fuse import fuse
 
-    half = prepared(network, device=torch.device("cpu"), dtype=torch.bfloat16)
+    half = fuse(network, dtype=torch.bfloat16)
     frames, mask0 = frames_and_mask(case, golden_arrays)
     tracker = Tracker(half, options_of(case), dtype=torch.bfloat16)
     tracker.start(image(frames[0]), torch.from_numpy(mask0).int(), int(mask0.max()))

@@ -77,9 +77,7 @@ def test_steps(case: Any) -> None:
     options = optimizer_config(case["optimizer"])
     optimizer, schedule = training_optimizer(network, options), training_schedule(options, steps=STEPS)
     prompts = PromptConfig(**{key: value for key, value in model.items() if key in PromptConfig.model_fields})
-    clip_pass = ClipPass(
-        network, prompts, scale=model["sigmoid_scale_for_mem_enc"], bias=model["sigmoid_bias_for_mem_enc"]
-    )
+    clip_pass = ClipPass(network, prompts, scale=model["sigmoid_scale_for_mem_enc"], bias=model["sigmoid_bias_for_mem_enc"])
     losses = loss_config(case["loss"])
     assert not case["random"]["reseed_each_step"]
     torch.manual_seed(case["random"]["torch_seed"])

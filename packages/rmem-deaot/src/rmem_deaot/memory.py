@@ -172,14 +172,13 @@ def select(memory: LayerMemory, rows: list[int]) -> LayerMemory:
 
 
 def relevance(mass: Tensor, background: Tensor) -> Tensor:
-    """Return each frame's relevance, `(T,)`, summing to 1: its share of attention from the foreground (spec section 3.4).
+    """Return each frame's relevance, `(T,)`: attention that it gets from the foreground, not normalised (spec section 3.4).
 
     Args:
         mass: `(L, T)`.
         background: probability of background in each cell, `(L,)`.
     """
-    found = ((1 - background).unsqueeze(1) * mass).sum(0)
-    return found / found.sum()
+    return ((1 - background).unsqueeze(1) * mass).sum(0)
 
 
 def _grown(rows: Tensor, room: int) -> Tensor:

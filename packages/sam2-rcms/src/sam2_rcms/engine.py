@@ -93,7 +93,7 @@ class Engine:
         if tuple(floats.shape[-2:]) != side:
             floats = F.interpolate(floats, size=side, mode="bilinear", align_corners=False, antialias=True)
             floats = (floats >= 0.5).float()
-        parts = [self._records(self.network.mask_as_output(image, part)) for part in floats.split(self.objects_at_once)]
+        parts = [self._records(self.network.mask_as_output(image, part)) for part in torch.split(floats, self.objects_at_once)]
         return [record for part in parts for record in part]
 
     @_computing

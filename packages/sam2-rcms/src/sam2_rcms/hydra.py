@@ -99,15 +99,18 @@ def size_of(model: Mapping[str, Any], *, source: str) -> Size:
         width, stages = trunk.get("embed_dim", 96), trunk.get("stages")
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{source} describes no image encoder ({error})", expected="model.image_encoder.trunk") from error
-    fitting: list[Size] = [
-        size for size, known in TRUNKS.items() if known.embed_dim == width and (stages is None or list(known.stages) == list(stages))
-    ]  # type: ignore[misc]
+    fitting = [
+        size
+        for size, known in TRUNKS.items()
+        if known.embed_dim == width and (stages is None or list(known.stages) == list(stages))
+    ]
     if len(fitting) != 1:
         raise ConfigError(
             f"{source} has an image encoder with embed_dim {width} and stages {stages}",
             expected="; ".join(f"{size}: {known.embed_dim} and {list(known.stages)}" for size, known in TRUNKS.items()),
         )
-    return fitting[0]
+    found: Size = fitting[0]  # type: ignore[assignment]
+    return found
 
 
 def _resolved(value: Any, root: Mapping[str, Any], path: Path, open_names: frozenset[str]) -> Any:

@@ -15,8 +15,10 @@ from stcn_ttt.model import STCN
 from stcn_ttt.model.fuse import fuse
 from stcn_ttt.prepare import View
 from stcn_ttt.tracker import ClipTracker, TrackerOptions
+from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.contract import Precision
-from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.errors import FrameError, UsageError
+from vos_core.run.device import torch_device
 from vos_core.types import Frame, FrameResult, Prompt
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,7 +55,7 @@ class STCNSegmenter:
 
     def load(self, network: STCN) -> None:
         """Take over other weights and forget the clip."""
-        fused = fuse(network, device=device_of(self.device), dtype=DTYPES[self.precision])
+        fused = fuse(network, device=torch_device(self.device), dtype=DTYPES[self.precision])
         config = self.config
         self._looks = [
             (side, ClipTracker(fused, self._options(side), dtype=DTYPES[self.precision]))
@@ -103,15 +105,12 @@ class STCNSegmenter:
         if not self._views:
             if not prompts:
                 raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
-        elif (height, width) != self._views[0].frame_size:
-            before = self._views[0].frame_size
-            raise FrameError(
-                f"frame {frame.name} is {width}x{height}", expected=f"{before[1]}x{before[0]} like the frames before it"
-            )
-        given = _given_masks(frame, prompts)
+        else:
+            check_frame_size(frame, self._views[0].frame_size)
+        given = given_masks(frame, prompts, taker="STCN")
         if not self._views:
             self._views = [
-                View(height, width, short_side=side, antialias=self.config.antialias, device=device_of(self.device))
+                View(height, width, short_side=side, antialias=self.config.antialias, device=torch_device(self.device))
                 for side, _ in self._looks
             ]
         time = _number(frame) if self.config.clock == "names" else None
@@ -134,11 +133,7 @@ class STCNSegmenter:
         Raises:
             UsageError: an id that is not followed; then nothing is forgotten.
         """
-        wanted = list(dict.fromkeys(ids))
-        unknown = [object_id for object_id in wanted if object_id not in self.ids]
-        if unknown:
-            raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self.ids)}")
-        if wanted:
+        if wanted := followed(ids, self.ids):
             for _, tracker in self._looks:
                 tracker.remove(wanted)
 
@@ -153,40 +148,11 @@ class STCNSegmenter:
         return sum(tracker.state_bytes() for _, tracker in self._looks)
 
 
-def device_of(name: str) -> torch.device:
-    """Return the torch device called `name`."""
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
-
-
 def _number(frame: Frame) -> int:
     digits = re.search(r"\d+$", frame.name)
     if digits is None:
         raise FrameError(f"frame name '{frame.name}' ends in no number", fix="Use clock=frames, or number the frames")
     return int(digits[0])
-
-
-def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArray[np.bool_]]:
-    masks = {}
-    for prompt in prompts:
-        if prompt.mask is None:
-            raise UsageError(
-                f"object {prompt.object_id} of frame {frame.name} has no mask",
-                expected="a mask: STCN takes nothing else",
-            )
-        if not 0 < prompt.object_id < 2**16:
-            raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
-        if prompt.object_id in masks:
-            raise UsageError(f"object {prompt.object_id} of frame {frame.name} is given twice", fix="Give one mask per object")
-        if prompt.mask.shape != frame.rgb.shape[:2]:
-            raise MaskError(
-                f"the mask of object {prompt.object_id} is {'x'.join(map(str, prompt.mask.shape[::-1]))}",
-                expected=f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]}, the size of frame {frame.name}",
-            )
-        masks[prompt.object_id] = prompt.mask
-    return masks
 
 
 def _label_map(probs: Tensor, ids: Sequence[int]) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
@@ -198,5 +164,5 @@ def _label_map(probs: Tensor, ids: Sequence[int]) -> npt.NDArray[np.uint8] | npt
     for place in range(1, probs.shape[0]):
         winner.masked_fill_(probs[place] > best, place)
         torch.maximum(best, probs[place], out=best)
-    table = np.asarray((0, *ids), dtype=np.uint8 if max(ids, default=0) < 256 else np.uint16)
+    table = np.asarray((0, *ids), dtype=label_dtype(ids))
     return table[winner.cpu().numpy()]

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from vos_core.ops import conv3x3 as module
 from vos_core.ops.backend import use_backends
-from vos_core.ops.conv3x3 import conv3x3
+from vos_core.ops.conv3x3 import PreparedConv3x3, conv3x3
+from vos_core.ops.fused_conv import FusedConv
 
 
 @pytest.fixture(autouse=True)
@@ -96,3 +97,26 @@ def test_elsewhere_it_is_torchs_own_convolution(reason, monkeypatch):
         monkeypatch.setattr(module, "LEAST_CHANNELS", 1)
         monkeypatch.setattr(module, "LEAST_ELEMENTS", 1)
         conv3x3(*arguments(2, 8, 8, 8, 8))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_fused_convolution_takes_it_and_adds_in_place(relu, monkeypatch):
+    x, weight, bias = arguments(2, 16, 24, 20, 30)
+    conv = torch.nn.Conv2d(16, 24, 3, padding=1)
+    conv.weight.data, conv.bias.data = weight, bias
+    fused, total = FusedConv(conv, relu=relu), torch.randn(2, 24, 20, 30).to(memory_format=torch.channels_last)
+    calls = []
+    original = PreparedConv3x3._product
+    monkeypatch.setattr(PreparedConv3x3, "_product", lambda self, k, plane: calls.append(k) or original(self, k, plane))
+    with torch.inference_mode():
+        plain = F.conv2d(x, weight, bias, padding=1)
+        want = [plain.relu(), (total + plain).relu()] if relu else [plain, total + plain]
+        for expected, got in zip(
+            want, (fused(x), fused.add_to(total.clone(memory_format=torch.preserve_format), x)), strict=True
+        ):
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-5)
+    assert len(calls) == 12
+    strided = torch.nn.Conv2d(16, 24, 3, padding=1, stride=2)
+    with torch.inference_mode():
+        torch.testing.assert_close(FusedConv(strided)(x), strided(x), rtol=1e-4, atol=1e-5)
+    assert len(calls) == 12, "other strides go the direct way"

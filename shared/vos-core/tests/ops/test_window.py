@@ -35,10 +35,12 @@ def inputs():
     return [torch.randn(shape, generator=g, dtype=torch.float64).requires_grad_() for shape in shapes]
 
 
+@pytest.mark.parametrize("band_widths", [0, 12])
 @pytest.mark.parametrize("block_bytes", [1, 2**25])
 @pytest.mark.parametrize("dilation", [1, 2])
-def test_attention_and_its_gradients_equal_a_pixelwise_loop(inputs, dilation, block_bytes, monkeypatch):
+def test_attention_and_its_gradients_equal_a_pixelwise_loop(inputs, dilation, block_bytes, band_widths, monkeypatch):
     monkeypatch.setattr(window_torch, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(window_torch, "BAND_WIDTHS", band_widths)
     options = {"max_dis": 1, "dilation": dilation, "scale": 0.7}
     out = local_attention(*inputs[:3], heads=HEADS, bias=inputs[3], value_bias=inputs[4], **options)
     expected = slow_attention(*inputs, **options)

@@ -9,7 +9,15 @@ from vos_core.cli.main import LazyGroup
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "infer": ("object_pursuit.cli.infer", "Follow objects through videos, folders of clips or data sets."),
+    "pursue": ("object_pursuit.cli.pursue", "Meet a stream of objects: recognise, express or learn each."),
+    "evaluate": ("object_pursuit.cli.evaluate", "Score every code of a pursuit."),
+    "pretrain": ("object_pursuit.cli.pretrain", "Learn codes of many objects, hypernetwork and encoder jointly."),
+    "oneshot": ("object_pursuit.cli.oneshot", "Fit a network to the first images of a sequence and score it."),
+    "remove-redundancy": ("object_pursuit.cli.remove_redundancy", "Drop bases that the others can express."),
+    "experiment": ("object_pursuit.cli.experiment", "Check the method's claims on a stream of drawn objects; write a page."),
     "explore": ("object_pursuit.cli.explore", "Draw the space of codes: places, neighbours, masks in between."),
+    "gen-bases": ("object_pursuit.cli.gen_bases", "Write the bases of a joint checkpoint as files."),
+    "inspect": ("object_pursuit.cli.inspect", "Say what a checkpoint, a code or a pursuit holds."),
     "synth-data": ("object_pursuit.cli.synth_data", "Draw objects with exact masks to try everything with."),
     "collect-thor": ("object_pursuit.cli.collect_thor", "Collect iThor data from the AI2-THOR simulator."),
 }

@@ -7,6 +7,7 @@ stream of them exercises every decision of a pursuit (spec section 9).
 from __future__ import annotations
 
 import colorsys
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -80,13 +81,18 @@ def draw_image(
     corners = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     ground = np.asarray(Image.fromarray(corners).resize((size, size), Image.Resampling.BICUBIC), np.float64)
     canvas = ground * 0.5 + 60 + rng.normal(0, 8, (size, size, 3))
-    target = ShapeObject.of(object_id, seed=seed)
-    others = [ShapeObject.of(number, seed=seed) for number in range(UNIVERSE)]
-    others = [other for other in others if other.far_from(target)]
+    target, others = ShapeObject.of(object_id, seed=seed), _distractors(object_id, seed)
     for _ in range(int(rng.integers(1, 3))):
         _paint(canvas, others[int(rng.integers(len(others)))], rng)
     mask = _paint(canvas, target, rng)
     return np.clip(np.round(canvas), 0, 255).astype(np.uint8), mask
+
+
+@functools.cache
+def _distractors(object_id: int, seed: int) -> tuple[ShapeObject, ...]:
+    target = ShapeObject.of(object_id, seed=seed)
+    others = (ShapeObject.of(number, seed=seed) for number in range(UNIVERSE))
+    return tuple(other for other in others if other.far_from(target))
 
 
 def _paint(canvas: Coordinates, shape: ShapeObject, rng: np.random.Generator) -> npt.NDArray[np.bool_]:

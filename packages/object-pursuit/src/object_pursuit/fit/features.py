@@ -55,10 +55,14 @@ class FixedBatches:
                     self._samples[place] = found
             yield found
 
-    def encoders(self) -> Iterator[EncoderFunction | None]:
-        """Yield for each batch a function in place of the encoder, or None to use the encoder itself."""
+    def encoders(self, *, always: bool = False) -> Iterator[EncoderFunction | None]:
+        """Yield for each batch a function in place of the encoder, or None to use the encoder itself.
+
+        Args:
+            always: nothing is trained between readings, so features may be kept although the encoder is not frozen.
+        """
         backbone = self.model.backbone if isinstance(self.model, CodeNetwork) else None
-        frozen = backbone is not None and not any(parameter.requires_grad for parameter in backbone.parameters())
+        frozen = always or (backbone is not None and not any(part.requires_grad for part in backbone.parameters()))
         for place in range(len(self.batches)):
             if backbone is None or not frozen or self.data.cropped:
                 yield None

@@ -19,6 +19,10 @@ from vos_core.errors import UsageError
 from vos_core.io.atomic import output_error
 
 
+_SCORING = 2**30
+"""Crops of scored images are numbered from here, so that they differ from those trained on."""
+
+
 @dataclass(frozen=True, slots=True)
 class FitResult:
     """What a fit came to.
@@ -143,7 +147,7 @@ def fit_object(
             losses.append(fitter.step(data.read(indices, draw=steps)).loss)
             steps += 1
             if steps % split.interval == 0:
-                qualities.append(fixed.score(fitter, draw=-steps))
+                qualities.append(fixed.score(fitter, draw=_SCORING + steps))
         quality = sum(qualities) / len(qualities) if qualities else None
         log.epoch(epoch, losses, quality)
         if on_epoch is not None:

@@ -17,8 +17,8 @@ from vos_core.ops.window import local_attention
 MAX_DISTANCE = 7
 """The local window reaches that many cells to each side: 15 x 15."""
 WINDOW_CELLS = (2 * MAX_DISTANCE + 1) ** 2
-BLOCK_BYTES = 16 * 2**20
-"""How much of an attention matrix exists at a time outside training."""
+BLOCK_BYTES = {"cpu": 16 * 2**20, "cuda": 256 * 2**20}
+"""How much of an attention matrix exists at a time outside training, by kind of device."""
 
 
 class Size(NamedTuple):
@@ -47,7 +47,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
         value: `(B, K, Dv)`.
         heads: attention heads; the scale is 1 / sqrt(D / heads).
     """
-    if heads == 1 and not torch.is_grad_enabled() and query.device.type == "cpu":
+    if heads == 1 and not torch.is_grad_enabled():
         return attend_frames(query, key, value, frames=0)[0]
     q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -69,15 +69,13 @@ def attend_frames(query: Tensor, key: Tensor, value: Tensor, *, frames: int) -> 
     scaled, keys = query * (1 / math.sqrt(width)), key.transpose(1, 2)
     out = value.new_empty(batch, length, value.shape[2])
     mass = query.new_empty(batch, length, frames, dtype=torch.float32) if frames else None
-    step = max(1, BLOCK_BYTES // (4 * batch * key.shape[1]))
+    step = _rows_at_once(query, 4 * batch * key.shape[1])
     for first in range(0, length, step):
         rows = slice(first, first + step)
-        weights = torch.softmax(torch.bmm(scaled[:, rows], keys).float(), 2)
+        weights = torch.softmax(torch.bmm(scaled[:, rows], keys), 2)  # summed in float32 whatever the dtype
         if mass is not None:
-            mass[:, rows] = weights.unflatten(2, (frames, -1)).sum(3)
-        torch.bmm(weights.to(value.dtype), value, out=out[:, rows]) if batch == 1 else out[:, rows].copy_(
-            torch.bmm(weights.to(value.dtype), value)
-        )
+            mass[:, rows] = weights.unflatten(2, (frames, -1)).sum(3, dtype=torch.float32)
+        out[:, rows] = torch.bmm(weights, value)
     return out, mass
 
 
@@ -94,12 +92,16 @@ def frame_mass(query: Tensor, key: Tensor, *, heads: int, frames: int) -> Tensor
     """
     q, k = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key))
     scaled, keys = q * (1 / math.sqrt(q.shape[3])), k.transpose(2, 3)
-    step = max(1, BLOCK_BYTES // (4 * heads * len(query) * key.shape[1]))
+    step = _rows_at_once(query, 4 * heads * len(query) * key.shape[1])
     parts = []
     for first in range(0, query.shape[1], step):
         scores = torch.matmul(scaled[:, :, first : first + step], keys).float()
         parts.append(torch.softmax(scores.unflatten(3, (frames, -1)).logsumexp(4), 3).mean(1))
     return torch.cat(parts, 1)
+
+
+def _rows_at_once(query: Tensor, row_bytes: int) -> int:
+    return max(1, BLOCK_BYTES.get(query.device.type, BLOCK_BYTES["cpu"]) // row_bytes)
 
 
 class DepthwiseConv(nn.Module):

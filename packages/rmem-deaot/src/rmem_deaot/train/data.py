@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rmem_deaot.config import SLOTS
 from rmem_deaot.train.samples import ClipSource, MergedClips
@@ -65,7 +66,7 @@ def _source(source: Source, root: Path, plan: Plan, size: int) -> ClipSource:
     stage = plan.stage
     if source == "static":
         return StaticClips(list_images(root), frames=stage.frames, size=size, augmentation=plan.augmentation)
-    options = {"fps": 5} if source == "vost" else {}
+    options: dict[str, Any] = {"fps": 5} if source == "vost" else {}
     split = None if source == "visor" else "train"
     clips = annotated_clips(open_layout(_LAYOUTS[source], root, split, **options).clips, where=str(root))
     return VideoClips(

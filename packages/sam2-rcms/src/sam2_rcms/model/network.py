@@ -148,7 +148,7 @@ class SAM2(nn.Module):
         count = 0
         if pointers is not None and distances is not None and pointers.shape[1]:
             count = pointers.shape[1] * POINTER_TOKENS
-            tokens.append(pointers.unflatten(2, (POINTER_TOKENS, MEMORY)).flatten(1, 2))
+            tokens.append(pointers.reshape(pointers.shape[0], -1, MEMORY))
             placed = self.obj_ptr_tpos_proj(sine_of_distance(distances.float() / span, CHANNELS))
             placed = placed.unsqueeze(0) if placed.ndim == 2 else placed
             positions.append(placed.repeat_interleave(POINTER_TOKENS, 1))

@@ -57,8 +57,8 @@ def rotary_table(side: int, channels: int, device: torch.device | str = "cpu") -
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Return float32 `x` `(B, L, C)` with neighbouring channels turned as pairs; tables repeat along L as often as they fit."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))
     if x.shape[-2] != table.shape[0]:
-        pairs = pairs.unflatten(-2, (-1, table.shape[0]))
+        pairs = pairs.reshape(*pairs.shape[:-2], -1, *table.shape)
         return torch.view_as_real(pairs * table).flatten(-2).flatten(-3, -2)
     return torch.view_as_real(pairs * table).flatten(-2)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from sam2_rcms.config import Size
 from vos_core.config import Config
 from vos_core.contract import Precision
-
-
 
 
 class FlipStep(Config):
@@ -172,7 +169,9 @@ class LossConfig(Config):
     focal_gamma_obj_score: float = Field(default=0.0, ge=0)
     focal_alpha_obj_score: float = -1.0
     point_samples: int | None = Field(
-        default=None, ge=1, description="compute mask and dice at so many drawn points, with plain cross-entropy; null = all pixels"
+        default=None,
+        ge=1,
+        description="compute mask and dice at so many drawn points, with plain cross-entropy; null = all pixels",
     )
     oversample_ratio: float = Field(default=3.0, ge=1, description="points: candidates for each point kept")
     importance_sample_ratio: float = Field(default=0.75, ge=0, le=1, description="points: share of the most uncertain ones")
@@ -201,7 +200,10 @@ class TrainConfig(Config):
     freeze_image_encoder: bool = Field(default=False, description="keep the image encoder as it is, in evaluation mode")
     drop_path_rate: float = Field(default=0.1, ge=0, lt=1, description="stochastic depth of the image encoder's trunk")
     dropout: float = Field(default=0.1, ge=0, lt=1, description="of the memory attention")
-    weights: str = Field(default="", description="name or file of the weights to start from; random = none; empty = the variant's")
+    weights: str = Field(
+        default="auto",
+        description="what to start from: a name, a file, random, auto = SAM 2.1 of the variant; empty = must be given (stage 2)",
+    )
     data: tuple[DataConfig, ...] = Field(default=(DataConfig(),), min_length=1, description="training sets, one after the other")
     sampler: SamplerConfig = SamplerConfig()
     transforms: tuple[TransformStep, ...] = Field(default=published_transforms(crop=False), min_length=1)
@@ -222,11 +224,6 @@ class TrainConfig(Config):
     log_every: int = Field(default=10, ge=1, description="steps between log lines")
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints; null = once an epoch")
     keep: int = Field(default=1, ge=1, description="checkpoints that stay")
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _one_set(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, Mapping) else value  # `--set data.root=FOLDER`
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> TrainConfig:

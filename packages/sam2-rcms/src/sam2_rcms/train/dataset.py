@@ -70,7 +70,13 @@ class VideoClips:
     """
 
     def __init__(
-        self, clips: Sequence[Clip], *, sampler: ClipSampler, transforms: Sequence[TransformStep], multiplier: float = 1.0, where: str
+        self,
+        clips: Sequence[Clip],
+        *,
+        sampler: ClipSampler,
+        transforms: Sequence[TransformStep],
+        multiplier: float = 1.0,
+        where: str,
     ) -> None:
         self.clips = [(clip, names) for clip in clips if (names := annotated_names(clip))]
         if not self.clips:
@@ -99,7 +105,9 @@ class VideoClips:
                 continue
             images, masks = apply_transforms(clip, self.transforms, draws)
             return ClipBatch(images[None], masks, torch.zeros(masks.shape[1], dtype=torch.int64))
-        raise LayoutError(f"{self.where}: none of {VIDEO_TRIES} drawn videos gave a clip (the last one: {why.found})", fix=why.fix)
+        raise LayoutError(
+            f"{self.where}: none of {VIDEO_TRIES} drawn videos gave a clip (the last one: {why.found})", fix=why.fix
+        )
 
     def _video(self, index: int, epoch: int) -> int:
         whole, count = divmod(index, len(self.clips))
@@ -195,7 +203,8 @@ def training_clips(config: DataConfig) -> list[Clip]:
         return list(videos.subset(names))
     if config.img_folder is None or config.gt_folder is None:
         raise UsageError(
-            "no training data was named", fix="Pass --data ROOT (with --layout), or --img-folder and --gt-folder, or set data.root"
+            "no training data was named",
+            fix="Pass --data ROOT (with --layout), or --img-folder and --gt-folder, or set data.root",
         )
     return _paired_folders(config.img_folder, config.gt_folder, config.file_list_txt)
 

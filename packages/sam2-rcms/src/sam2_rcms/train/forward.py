@@ -70,6 +70,12 @@ class ClipOutput:
     clicks: list[Clicks | None]
     plan: PromptPlan
 
+    def detached(self) -> ClipOutput:
+        """Return the last step of each frame without its gradient."""
+        last = [frame[-1] for frame in self.steps]
+        steps = [[StepPrediction(one.masks.detach(), one.ious.detach(), one.score.detach())] for one in last]
+        return ClipOutput(steps, [low.detach() for low in self.low], self.clicks, self.plan)
+
 
 class ClipPass(nn.Module):
     """The network's predictions for a batch of clips; a module of its own, so that several ranks can wrap the call.
@@ -92,7 +98,7 @@ class ClipPass(nn.Module):
             batch: on the network's device.
             rng: of the decisions; the same on all ranks.
         """
-        clips, frames = batch.images.shape[:2]
+        frames = batch.images.shape[1]
         encoded = self.network.forward_image(batch.images.flatten(0, 1))
         plan = draw_plan(batch.masks, self.prompts, rng)
         memories = ClipMemories()
@@ -193,5 +199,3 @@ def prepare_for_training(network: SAM2, *, freeze_image_encoder: bool, activatio
         network.image_encoder.eval()
     network.image_encoder.trunk.checkpointing = activation_checkpointing
     network.memory_attention.checkpointing = activation_checkpointing
-
-

@@ -72,9 +72,7 @@ def step_losses(step: StepPrediction, target: Tensor, config: LossConfig, *, obj
     iou = iou_cost(logits, target_all, ious, l1=config.iou_use_l1_loss) / objects
     present = (target[:, 0] > 0).flatten(1).any(1, keepdim=True).float()
     if config.pred_obj_scores:
-        score = focal_cost(
-            step.score.float(), present, alpha=config.focal_alpha_obj_score, gamma=config.focal_gamma_obj_score
-        )
+        score = focal_cost(step.score.float(), present, alpha=config.focal_alpha_obj_score, gamma=config.focal_gamma_obj_score)
         class_loss = score.mean(-1).sum() / objects
     else:
         class_loss, present = logits.new_zeros(()), torch.ones_like(present)

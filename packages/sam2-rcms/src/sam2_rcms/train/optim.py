@@ -22,7 +22,12 @@ def training_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[st
         network: a SAM 2.1 network.
         config: rates and decays.
     """
-    plain = {f"{name}.{part}" for name, module in network.named_modules() if isinstance(module, nn.LayerNorm) for part in ("weight", "bias")}
+    plain = {
+        f"{name}.{part}"
+        for name, module in network.named_modules()
+        if isinstance(module, nn.LayerNorm)
+        for part in ("weight", "bias")
+    }
 
     def decay(name: str, parameter: nn.Parameter) -> float:
         return 0.0 if "bias" in name or name in plain else config.weight_decay

@@ -1,4 +1,4 @@
-"""Which frames and objects of a video make a training clip. Every random number comes from one `random.Random`, in a fixed order."""
+"""Which frames and objects of a video make a training clip. All numbers come from one `random.Random`, in a fixed order."""
 
 from __future__ import annotations
 

@@ -7,8 +7,9 @@ Images are PIL RGB until the end, masks uint8 tensors `(N, H, W)` of 0 and 1. Fl
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -28,6 +29,9 @@ from sam2_rcms.train.config import (
 )
 from vos_core.errors import ConfigError
 
+Change = Callable[[Image.Image, float], Image.Image]
+"""A colour operation with its factor."""
+P = TypeVar("P", Image.Image, Tensor)
 FILL = (123, 116, 103)
 """What an affine warp shows beyond the image's border."""
 
@@ -105,7 +109,8 @@ def _flip(clip: ClipFrames, step: FlipStep, draws: Draws) -> None:
 def _affine(clip: ClipFrames, step: AffineStep, draws: Draws) -> None:
     """Warp the clip, or leave it as it is when an object would vanish from the first frame in every attempt."""
     for _ in range(step.attempts):
-        images, masks = [], []
+        images: list[Image.Image] = []
+        masks: list[Tensor] = []
         parameters: tuple[float, float] | None = None
         for image, mask in zip(clip.images, clip.masks, strict=True):
             if parameters is None or not step.consistent:
@@ -121,8 +126,9 @@ def _affine(clip: ClipFrames, step: AffineStep, draws: Draws) -> None:
             return
 
 
-def _warp(picture: Image.Image | Tensor, angle: float, shear: float, mode: InterpolationMode, fill: int | list[int]) -> object:
-    return TF.affine(picture, angle=angle, translate=[0, 0], scale=1.0, shear=[shear, 0.0], interpolation=mode, fill=fill)
+def _warp(picture: P, angle: float, shear: float, mode: InterpolationMode, fill: int | list[int]) -> P:
+    warped: P = TF.affine(picture, angle=angle, translate=[0, 0], scale=1.0, shear=[shear, 0.0], interpolation=mode, fill=fill)
+    return warped
 
 
 def _crop(clip: ClipFrames, step: CropStep, draws: Draws) -> None:
@@ -171,7 +177,7 @@ def _colour(clip: ClipFrames, step: ColourStep, draws: Draws) -> None:
         clip.images[t] = image
 
 
-def _colour_parameters(step: ColourStep, draws: Draws) -> list[tuple[object, float]]:
+def _colour_parameters(step: ColourStep, draws: Draws) -> list[tuple[Change, float]]:
     order = torch.randperm(4, generator=draws.torch).tolist()
     changes = []
     for change, strength in (

@@ -13,9 +13,10 @@ from stcn_ttt.adapt.loop import AdaptReport, Prompts, adapt_network
 from stcn_ttt.adapt.pseudo import PseudoMasks
 from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.model import STCN
-from stcn_ttt.segmenter import STCNSegmenter, device_of
+from stcn_ttt.segmenter import STCNSegmenter
 from vos_core.contract import FrameReader, Precision
 from vos_core.errors import UsageError
+from vos_core.run.device import torch_device
 from vos_core.types import Prompt
 
 
@@ -64,7 +65,7 @@ class AdaptiveSTCNSegmenter(STCNSegmenter):
             self._adapt(frames, prompts)
 
     def _adapt(self, frames: FrameReader, prompts: Mapping[int, Sequence[Prompt]]) -> None:
-        place = device_of(self.device)
+        place = torch_device(self.device)
         network = copy.deepcopy(self.offline).to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
         first = min(prompts)
 

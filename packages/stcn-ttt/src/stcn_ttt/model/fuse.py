@@ -1,8 +1,7 @@
 """A copy of a network for inference: norms folded into convolutions, rectifiers and residual sums done inside them.
 
-The same functions with fewer passes over memory. Folding moves float32 results by rounding only (bounded by a test). On a CPU
-the convolutions run through oneDNN's fused kernels with weights reordered once instead of at every call; elsewhere, or where
-this torch lacks them, through plain torch.
+The same functions with fewer passes over memory (see `FusedConv`). Folding moves float32 results by rounding only (bounded by a
+test).
 """
 
 from __future__ import annotations
@@ -12,67 +11,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stcn_ttt.model.blocks import ResBlock, SharedPart, SharingResBlock, WideConv, add_shared
 from stcn_ttt.model.network import STCN
 from stcn_ttt.model.resnet import BasicBlock, Bottleneck
-
-
-class FusedConv(nn.Module):
-    """A convolution, then an optional sum and an optional rectifier, in one pass where the platform can.
-
-    Args:
-        conv: gives weight, bias, stride and padding.
-        relu: rectify the result.
-        bias: False leaves the bias of `conv` out (it is added elsewhere).
-        channels: input channels of `conv` to keep.
-    """
-
-    def __init__(self, conv: nn.Conv2d, *, relu: bool = False, bias: bool = True, channels: slice = slice(None)) -> None:
-        super().__init__()
-        weight = conv.weight.detach()[:, channels].contiguous(memory_format=torch.channels_last)
-        self.weight: Tensor
-        self.bias: Tensor | None
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", conv.bias.detach() if bias and conv.bias is not None else None)
-        self.relu = relu
-        self.stride, self.padding = conv.stride, [int(side) for side in conv.padding]
-        self._packed: tuple[torch.Size, Tensor] | None = None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the convolution of `x`, rectified if asked for."""
-        packed = self._pack(x)
-        if packed is None:
-            y = F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding))
-            return y.relu_() if self.relu else y
-        activation = "relu" if self.relu else "none"
-        return torch.ops.mkldnn._convolution_pointwise(
-            x, packed, self.bias, self.padding, self.stride, [1, 1], 1, activation, [], ""
-        )
-
-    def add_to(self, sum_: Tensor, x: Tensor) -> Tensor:
-        """Add the convolution of `x` to `sum_` in place, rectify if asked for, and return it."""
-        packed = self._pack(x)
-        if packed is None or not sum_.is_contiguous(memory_format=torch.channels_last):
-            sum_.add_(F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding)))
-            return sum_.relu_() if self.relu else sum_
-        activation = "relu" if self.relu else None
-        return torch.ops.mkldnn._convolution_pointwise_.binary(
-            sum_, x, packed, self.bias, self.padding, self.stride, [1, 1], 1, "add", 1.0, activation, [], ""
-        )
-
-    def _pack(self, x: Tensor) -> Tensor | None:
-        if not _onednn(x):
-            return None
-        if self._packed is None or self._packed[0] != x.shape[1:]:
-            # The best layout depends on the input's size, which changes with the clip only; any other would be reordered.
-            packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, self.padding, self.stride, [1, 1], 1, list(x.shape)
-            )
-            self._packed = (x.shape[1:], packed)
-        return self._packed[1]
+from vos_core.ops.fused_conv import FusedConv
 
 
 class FusedBottleneck(nn.Module):
@@ -188,13 +132,3 @@ def _fused_shortcut(shortcut: nn.Sequential | None) -> FusedConv | None:
 def _spread(part: Tensor, count: int) -> Tensor:
     """Return a fresh `(count, C, h, w)` tensor that repeats each frame's part for its objects."""
     return part.repeat_interleave(count // part.shape[0], 0) if count != part.shape[0] else part.clone()
-
-
-def _onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype in (torch.float32, torch.bfloat16)
-        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-        and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
-    )

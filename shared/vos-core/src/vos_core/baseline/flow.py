@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from vos_core.baseline.copy import checked_mask, require_known
+from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.config import Config, build_config
 from vos_core.contract import BuildRequest, MethodInfo
 from vos_core.errors import UsageError
@@ -62,17 +62,18 @@ class FlowSegmenter:
                 raise UsageError(f"frame {frame.name} is the first and brings no mask", fix="Give a mask with the first step")
             self._soft = np.zeros((0, *grey.shape), np.float32)
         else:
+            check_frame_size(frame, (self._grey.shape[0], self._grey.shape[1]))
+        given = given_masks(frame, prompts, taker="flow")
+        if self._grey is not None:
             self._warp(grey)
         self._grey = grey
-        for prompt in prompts:
-            self._paint(prompt.object_id, checked_mask(prompt, frame))
+        for object_id, mask in given.items():
+            self._paint(object_id, mask)
         return self._result()
 
     def _warp(self, grey: npt.NDArray[Any]) -> None:
         assert self._grey is not None
         assert self._soft is not None
-        if grey.shape != self._grey.shape:
-            raise UsageError(f"a frame of {grey.shape} after frames of {self._grey.shape}", expected="frames of one size")
         back = self._calc(grey, self._grey)  # where each pixel of this frame came from
         height, width = grey.shape
         x = back[..., 0] + np.arange(width, dtype=np.float32)
@@ -109,14 +110,12 @@ class FlowSegmenter:
     def _result(self) -> FrameResult:
         assert self._soft is not None
         probs = np.concatenate([np.clip(1 - self._soft.sum(0, keepdims=True), 0, 1), self._soft])
-        kind = np.uint8 if max(self._ids, default=0) < 256 else np.uint16
-        labels = np.asarray([0, *self._ids], dtype=kind)[probs.argmax(0)]
+        labels = np.asarray([0, *self._ids], dtype=label_dtype(self._ids))[probs.argmax(0)]
         return FrameResult(labels=labels, ids=tuple(self._ids), probs=probs if self._probabilities else None)
 
     def remove(self, ids: Iterable[int]) -> None:
         """Forget these objects; their pixels become background."""
-        gone = list(ids)
-        require_known(gone, self._ids)
+        gone = followed(ids, self._ids)
         assert self._soft is not None
         self._soft = np.ascontiguousarray(self._soft[[index for index, known in enumerate(self._ids) if known not in gone]])
         self._ids = [known for known in self._ids if known not in gone]

@@ -100,12 +100,17 @@ class _LocalAttention(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, value_bias: Tensor | None, window: Window
     ) -> Tensor:
         given = (q, k, v, bias, value_bias)
-        q32, k32, v32, bias32, value_bias32 = (None if x is None else x.float().contiguous() for x in given)
+        triton = backend_of("local_attention", q) == "triton"
+        q32, k32, v32, bias32, value_bias32 = (
+            None if x is None else x.float().contiguous() if triton else x.float() for x in given
+        )
         assert q32 is not None and k32 is not None and v32 is not None
         log_sum: Tensor | None = None
-        if backend_of("local_attention", q) == "triton":
+        if triton:
             from vos_core.ops.kernels.window import forward
 
+            q32, k32, v32 = q32.contiguous(), k32.contiguous(), v32.contiguous()
+            bias32, value_bias32 = (None if x is None else x.contiguous() for x in (bias32, value_bias32))
             out, log_sum = forward(window, q32, k32, v32, bias32, value_bias32)
         else:
             out = window_torch.forward(window, q32, k32, v32, bias32, value_bias32)

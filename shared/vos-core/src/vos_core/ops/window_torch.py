@@ -1,7 +1,10 @@
-"""Local attention in torch: a loop over window cells of shifted products, in blocks of rows where memory must be bounded.
+"""Local attention in torch, in blocks of rows where memory must be bounded; two ways that agree up to rounding.
 
-Unfolding the windows would cost K copies of the keys; shifted views cost none. Shapes as in `vos_core.ops.window`, with heads
-apart from channels: queries `(N, heads, D, H, W)`.
+The one multiplies whole rows: the windows of a row of pixels lie in a band of 2 m + 1 rows, so one matrix product per row gives
+all of its scores and more, of which a strided view picks the windows. It does W / (2 m + 1) times the needed work at the speed of
+matrix products. Where rows are very long or cells lie apart, the other loops over window cells and takes shifted products.
+Unfolding the windows would cost K copies of the keys; views cost none. Shapes as in `vos_core.ops.window`, with heads apart from
+channels: queries `(N, heads, D, H, W)`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from torch.nn import functional as F
 
 BLOCK_BYTES = 32 * 2**20
 """How much of the attention exists at a time in `forward` and `backward`, in bytes; one row of pixels at least."""
+BAND_WIDTHS = 12
+"""Rows up to that many windows long are multiplied whole."""
 
 
 class Window(NamedTuple):
@@ -79,6 +84,8 @@ class Window(NamedTuple):
 
 def forward(window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, value_bias: Tensor | None) -> Tensor:
     """Return the attention's readout `(N, heads * Dv, H, W)`; arguments as in `local_attention`, float32."""
+    if _by_rows(window, q):
+        return _banded(window, q, k, v, bias, value_bias)
     value = window.padded(v)
     parts = []
     for attention, _, first, last in _blocks(window, q, window.padded(k), bias):
@@ -89,6 +96,111 @@ def forward(window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
     return torch.cat(parts, 3).flatten(1, 2)
 
 
+def _by_rows(window: Window, q: Tensor) -> bool:
+    return window.dilation == 1 and q.shape[3] <= BAND_WIDTHS * window.side
+
+
+def _banded(window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, value_bias: Tensor | None) -> Tensor:
+    batch, _, height, width = q.shape
+    band = _Band(window, q, k, v, bias)
+    out = band.value.new_empty(batch, height, width, window.heads, band.value.shape[-1])
+    for n, head, first, last in band.blocks():
+        scores, windows, attention = band.attention(n, head, first, last)
+        scores.zero_()
+        windows.copy_(attention.view_as(windows))
+        read = torch.bmm(scores, band.rows_of(band.value, n, head, first, last))
+        if value_bias is not None:
+            read += attention @ value_bias[head].T
+        out[n, first:last, :, head] = read
+    return out.flatten(3).permute(0, 3, 1, 2)
+
+
+def _banded_backward(
+    window: Window, grad: Tensor, out: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, value_bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    band = _Band(window, q, k, v, bias)
+    grad_out = _cells_last(window.by_head(grad), 0)
+    delta = (grad_out * _cells_last(window.by_head(out), 0)).sum(-1, keepdim=True)
+    grad_query, grad_key, grad_value = torch.empty_like(band.query), torch.zeros_like(band.key), torch.zeros_like(band.value)
+    grad_bias = None if bias is None else torch.empty_like(bias)
+    grad_value_bias = None if value_bias is None else torch.zeros_like(value_bias)
+    for n, head, first, last in band.blocks():
+        query, grad_rows = band.query[n, head, first:last], grad_out[n, head, first:last]
+        scores, windows, attention = band.attention(n, head, first, last)
+        torch.bmm(grad_rows, band.rows_of(band.value, n, head, first, last).transpose(1, 2), out=scores)
+        grad_score = windows.flatten(2)
+        if value_bias is not None and grad_value_bias is not None:
+            grad_score += grad_rows @ value_bias[head]
+            grad_value_bias[head] += grad_rows.flatten(0, 1).T @ attention.flatten(0, 1)
+        grad_score = (grad_score - delta[n, head, first:last]).mul_(attention)
+        if grad_bias is not None:
+            grad_bias[n, head, :, first:last] = grad_score.permute(2, 0, 1)
+        scores.zero_()
+        for weights, left, into in ((attention, grad_rows, grad_value), (grad_score, query, grad_key)):
+            windows.copy_(weights.view_as(windows))
+            for row in range(last - first):  # the bands of neighbouring rows overlap, so their gradients add up one by one
+                cells = into[n, head, first + row : first + row + window.side]
+                cells.view(band.cells, -1).addmm_(scores[row].T, left[row])
+        grad_query[n, head, first:last] = torch.bmm(scores, band.rows_of(band.key, n, head, first, last))
+    pad, (height, width) = window.pad, q.shape[2:]
+    inner = (slice(None), slice(None), slice(pad, pad + height), slice(pad, pad + width))
+    found = (x.permute(0, 1, 4, 2, 3).flatten(1, 2) for x in (grad_query * window.scale, grad_key[inner], grad_value[inner]))
+    grad_q, grad_k, grad_v = found
+    return grad_q, grad_k, grad_v, grad_bias, grad_value_bias
+
+
+class _Band:
+    """What both directions of the banded way share: tensors with cells last, and the attention of a block of rows."""
+
+    def __init__(self, window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> None:
+        self.window, self.bias = window, bias
+        self._outside: tuple[int, Tensor] | None = None
+        self.height, self.width = q.shape[2:]
+        self.query = _cells_last(window.by_head(q * window.scale), 0)
+        self.key, self.value = _cells_last(window.by_head(k), window.pad), _cells_last(window.by_head(v), window.pad)
+        self.columns = self.width + 2 * window.pad
+        self.cells = window.side * self.columns  # of the rows that a row of pixels sees, with the padding on both sides
+
+    def blocks(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield sample, head, first row and end row."""
+        step = max(1, BLOCK_BYTES // (4 * self.width * self.cells))
+        for first in range(0, self.height, step):
+            for n in range(self.query.shape[0]):
+                for head in range(self.window.heads):
+                    yield n, head, first, min(first + step, self.height)
+
+    def rows_of(self, x: Tensor, n: int, head: int, first: int, last: int) -> Tensor:
+        """Return the overlapping view `(rows, cells, D)` of keys or values: for each row of pixels those of the rows it sees."""
+        own = x[n, head]
+        stride = self.columns * own.shape[2]
+        return own.as_strided(
+            (last - first, self.cells, own.shape[2]), (stride, own.shape[2], 1), own.storage_offset() + first * stride
+        )
+
+    def attention(self, n: int, head: int, first: int, last: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores `(rows, W, cells)`, their strided view `(rows, W, side, side)`, and the attention `(rows, W, K)`."""
+        scores = torch.bmm(self.query[n, head, first:last], self.rows_of(self.key, n, head, first, last).transpose(1, 2))
+        side = self.window.side
+        windows = scores.as_strided(
+            (last - first, self.width, side, side), (self.width * self.cells, self.cells + 1, self.columns, 1)
+        )  # pixel x sees columns x ... x + 2 m of each padded row
+        attention = windows.flatten(2)
+        if self.bias is not None:
+            attention += self.bias[n, head, :, first:last].permute(1, 2, 0)
+        if self._outside is None or self._outside[0] != first:  # once a block, for all samples and heads
+            inside = self.window.inside(self.height, self.width, range(first, last), scores.device)
+            self._outside = first, ~inside.permute(1, 2, 0)
+        return scores, windows, torch.softmax(attention.masked_fill_(self._outside[1], -torch.inf), 2)
+
+
+def _cells_last(x: Tensor, pad: int) -> Tensor:
+    """Return `(N, heads, H + 2 pad, W + 2 pad, D)` of `(N, heads, D, H, W)`, zeros around it, contiguous."""
+    n, heads, channels, height, width = x.shape
+    out = x.new_zeros(n, heads, height + 2 * pad, width + 2 * pad, channels)
+    out[:, :, pad : pad + height, pad : pad + width] = x.permute(0, 1, 3, 4, 2)
+    return out
+
+
 def backward(
     window: Window, grad: Tensor, out: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, value_bias: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
@@ -96,6 +208,8 @@ def backward(
 
     With S = a (dA - sum a dA) per window (soft-max rule), where sum a dA = <grad, out> whatever the values are.
     """
+    if _by_rows(window, q):
+        return _banded_backward(window, grad, out, q, k, v, bias, value_bias)
     key, value = window.padded(k), window.padded(v)
     grad_out = window.by_head(grad)
     delta = (grad_out * window.by_head(out)).sum(2)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import random
 import sys
+from typing import TYPE_CHECKING
 
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str = "auto") -> str:
@@ -35,6 +39,20 @@ def choose_device(name: str = "auto") -> str:
     if int(index or 0) >= count:
         raise UsageError(f"device '{name}' is not there", expected=f"an index from 0 to {count - 1}")
     return f"cuda:{int(index or 0)}"
+
+
+def torch_device(name: str) -> torch.device:
+    """Return the torch device called `name`, whether or not this machine has it.
+
+    Raises:
+        UsageError: torch knows no such device.
+    """
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
 
 
 def check_precision(precision: Precision, device: str) -> None:
