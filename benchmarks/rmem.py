@@ -244,7 +244,7 @@ def main() -> None:
     record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
     load = os.getloadavg()[0]
     if args.long:
-        record["long_clip"] = {"load_before": load, **long_clip(args.long)}
+        record["long_clip"] = {"load_before": load, "threads": args.threads, **long_clip(args.long)}
     else:
         modes = time_modes(frames=args.frames)
         for mode in MODES:
