@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from train_toys import toy_config, toy_options, write_toy_clips
@@ -403,6 +402,12 @@ def free_port():
         return free.getsockname()[1]
 
 
+def finish(process):
+    """Wait for a process; fail with what it printed unless it ended well."""
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed.decode()
+
+
 def start(*words):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
     return subprocess.Popen([sys.executable, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -411,8 +416,7 @@ def start(*words):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(clips, tmp_path):
     script = HERE / "train_toys.py"
-    whole = start(script, clips, tmp_path / "whole", 6, 1)
-    assert whole.wait(timeout=200) == 0, whole.stdout.read()
+    finish(start(script, clips, tmp_path / "whole", 6, 1))
     for how in (signal.SIGKILL, signal.SIGTERM):
         folder = tmp_path / how.name
         killed = start(script, clips, folder, 6, 1)
@@ -420,10 +424,9 @@ def test_a_killed_run_goes_on_bit_for_bit(clips, tmp_path):
         while not list(folder.glob("checkpoint_*.pth")) and time.monotonic() < deadline:
             time.sleep(0.02)
         killed.send_signal(how)
-        killed.wait(timeout=60)
+        killed.communicate(timeout=60)
         assert not (folder / "model.pt").exists()
-        again = start(script, clips, folder, 6, 1)
-        assert again.wait(timeout=200) == 0, again.stdout.read()
+        finish(start(script, clips, folder, 6, 1))
         assert same(load_state(folder / "model.pt"), load_state(tmp_path / "whole" / "model.pt"))
         steps = re.findall(r'"step": (\d+)', (folder / "log.jsonl").read_text())
         assert steps == list("123456"), "no step is told twice"
@@ -434,8 +437,7 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(clips, tmp_path):
     script = HERE / "train_toys.py"
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-addr", "127.0.0.1", "--master-port", free_port()]
     for name, words, batch in (("one", [], 2), ("two", launch, 1)):
-        done = start(*words, script, clips, tmp_path / name, 1, batch)
-        assert done.wait(timeout=300) == 0, done.stdout.read().decode()
+        finish(start(*words, script, clips, tmp_path / name, 1, batch))
     one, two = (torch.load(tmp_path / name / "checkpoint_1.pth") for name in ("one", "two"))
     assert one["fingerprint"] == two["fingerprint"]
     assert len(two["random"]) == 2

@@ -83,6 +83,8 @@ class VideoPredictor:
             FrameError: the video cannot be read.
             UsageError: an option of SAM 2 that has no counterpart.
         """
+        if keep not in ("all", "window"):
+            raise UsageError(f"keep='{keep}'", expected="all or window")
         if not offload_video_to_cpu or offload_state_to_cpu:
             raise UsageError(
                 "offload_video_to_cpu=False and offload_state_to_cpu=True do not exist here",
