@@ -87,7 +87,7 @@ def synthetic_clip(objects: int) -> tuple[Callable[[int], Frame], list[Prompt]]:
         Prompt(place + 1, mask=(rows - 240) ** 2 + (columns - WIDTH * (place + 1) / (objects + 1)) ** 2 < 40**2)
         for place in range(objects)
     ]
-    return lambda t: Frame(t, f"{t:05d}", np.ascontiguousarray(scene[:, 2 * (t % 160) : 2 * (t % 160) + WIDTH])), prompts
+    return lambda t: Frame(t, f"{t:05d}", np.ascontiguousarray(scene[:, 2 * (t % 150) : 2 * (t % 150) + WIDTH])), prompts
 
 
 def time_modes(modes: Sequence[str], size: str, objects: int, *, frames: int, image_size: int) -> dict[str, dict[str, float]]:
