@@ -25,8 +25,9 @@ from sam2_rcms.train.dataset import ClipBatch
 from sam2_rcms.train.forward import ClipMemories, ClipPass, Memory, prepare_for_training
 from sam2_rcms.train.losses import StepPrediction, clip_losses, sample_points, step_losses
 from sam2_rcms.train.optim import training_groups
+from sam2_rcms.train.picture import clip_pictures
 from sam2_rcms.train.prompts import boxes_of, draw_correction, draw_plan, error_click, noisy_box
-from sam2_rcms.train.run import fingerprint, start_network, train
+from sam2_rcms.train.run import _Recipe, fingerprint, start_network, train
 from vos_core.errors import UsageError, VosError, WeightsError
 from vos_core.training.distributed import Ranks
 from vos_core.weights.load import load_state, read_checkpoint
@@ -394,6 +395,38 @@ def test_bf16_steps_stay_near_fp32_ones(small_network, clips):
             output = clip_pass(batch_of(square_masks()), np.random.default_rng(0))
         values[precision] = clip_losses(output.steps, square_masks(), LossConfig(), objects=2)["core_loss"].item()
     assert values["bf16"] == pytest.approx(values["fp32"], rel=0.05)
+
+
+def test_pictures_show_truth_and_prediction(small_network):
+    batch = batch_of(square_masks())
+    with torch.no_grad():
+        clip_pass = ClipPass(small_network, PromptConfig(prob_to_use_pt_input_for_train=0), scale=20, bias=-10)
+        output = clip_pass(batch, np.random.default_rng(0)).detached()
+    (picture,) = clip_pictures(batch, output).values()
+    assert (picture.shape, picture.dtype) == ((3 * 32, 4 * 32, 3), np.uint8)
+    plain, truth, found = picture.reshape(3, 32, 4 * 32, 3).astype(int)
+    where = batch.masks[:, 0, ::2, ::2].permute(1, 0, 2).reshape(32, 4 * 32).numpy()
+    assert (truth[where][:, 1] >= 127).all()
+    assert (truth[~where] == plain[~where]).all()
+    assert (found[where][:, 0] >= 127).mean() > 0.2, "the prompted frame at least"
+
+
+def test_micro_batches_decide_apart_and_steps_again_alike(clips):
+    seen = []
+
+    def model(batch, rng, objects):
+        seen.append((rng.random(), objects))
+        return {name: torch.zeros(()) for name in ("core_loss", "loss_mask", "loss_dice", "loss_iou", "loss_class")}
+
+    recipe = _Recipe(toy_config(clips), None, Ranks())
+    for step in (4, 4, 5, 5):
+        recipe(model, batch_of(square_masks()), step)
+    again = _Recipe(toy_config(clips), None, Ranks())
+    again(model, batch_of(square_masks()), 5)
+    draws = [draw for draw, _ in seen]
+    assert len(set(draws[:4])) == 4
+    assert draws[4] == draws[2], "a resumed run decides what the first one did"
+    assert {objects for _, objects in seen} == {2.0}
 
 
 def free_port():
