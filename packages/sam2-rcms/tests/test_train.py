@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -333,6 +334,28 @@ def test_a_run_writes_its_files_and_goes_on_bit_for_bit(clips, tmp_path):
     assert same(load_state(train(parts, elsewhere, Ranks())), last)
 
 
+def test_the_loss_falls(clips, tmp_path):
+    prompts = PromptConfig(prob_to_use_pt_input_for_train=0.0, num_init_cond_frames_for_train=1)
+    optimizer = OptimizerConfig(base_lr=3e-4, vision_lr=3e-4, clip_norm=10.0)
+    config = toy_config(clips, steps=24, prompts=prompts, optimizer=optimizer, dropout=0.0, drop_path_rate=0.0)
+    train(config, toy_options(tmp_path), Ranks())
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(losses) == 24
+    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+
+
+@pytest.mark.slow
+def test_a_reduced_model_beats_copy_on_clips_it_has_not_seen(tmp_path):
+    script = HERE.parents[2] / "benchmarks" / "sam2_training.py"
+    if not script.is_file():
+        pytest.skip("not in a checkout")
+    finish(start(script, "--output", tmp_path), seconds=1500)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["scores"]["sam2-rcms"]["J&F"] > record["scores"]["copy"]["J&F"] + 0.05
+    assert record["losses"][-1]["loss"] < 0.05 * record["losses"][0]["loss"]
+    assert (tmp_path / "page.html").is_file()
+
+
 def test_a_second_stage_starts_from_the_first(clips, tmp_path):
     first = train(toy_config(clips, steps=1), toy_options(tmp_path / "one"), Ranks())
     config = toy_config(clips, steps=1, freeze_image_encoder=True, activation_checkpointing=True)
@@ -435,9 +458,9 @@ def free_port():
         return free.getsockname()[1]
 
 
-def finish(process):
+def finish(process, seconds=300):
     """Wait for a process; fail with what it printed unless it ended well."""
-    printed, _ = process.communicate(timeout=300)
+    printed, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, printed.decode()
 
 
