@@ -15,7 +15,6 @@ import platform
 import signal
 import tempfile
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from vos_core.types import Prompt
 
 SIZES = Architecture(patch=8, dim=192, depth=4, heads=3, decoder_dim=128, decoder_depth=2, decoder_heads=4, image_size=64)
 SCENARIOS = ("lookalike", "crowd", "occlusion", "appearance", "mixed")
-PROPAGATION = PropagationConfig(scale=(192, 288), n_last_frames=7, size_mask_neighborhood=6, topk=7, temperature=0.1)
+PROPAGATION = PropagationConfig(scale=(128, 192), n_last_frames=7, size_mask_neighborhood=4, topk=7, temperature=0.1)
 
 
 class RgbPatches(Encoder):
@@ -126,7 +125,6 @@ def main() -> None:
             log_every=10,
             seed=arguments.seed,
         )
-        begin, cpu = time.perf_counter(), time.process_time()
         timer = threading.Timer(60 * arguments.minutes, lambda: os.kill(os.getpid(), signal.SIGTERM))
         timer.start()
         try:
@@ -134,7 +132,6 @@ def main() -> None:
         except InterruptError as stopped:
             print(stopped)
         timer.cancel()
-        seconds = {"wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
         newest = max((work / "run").glob("checkpoint_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
         rows: dict[str, Any] = {"copy": score(None, work / "held-out")}
         rgb = RgbPatches(patch=SIZES.patch, dim=SIZES.dim, depth=1, heads=SIZES.heads, image_size=SIZES.image_size)
@@ -151,7 +148,6 @@ def main() -> None:
         "settings": {name: str(value) for name, value in vars(arguments).items() if name not in ("work", "output")},
         "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
         "steps": lines[-1]["step"],
-        **seconds,
         "loss": [
             {"step": line["step"], **{name: round(line[name], 5) for name in keep}} for line in lines[:: max(1, len(lines) // 40)]
         ],

@@ -90,7 +90,10 @@ def test_pursue_draws_its_own_objects(run, tmp_path):
         (["pursue", "--preset", "tiny", "--bases", "nowhere"], "bases nowhere do not exist"),
         (["pursue", "--preset", "tiny", "--hypernet", "nowhere.pth"], "nowhere.pth does not exist"),
         (["pretrain"], "--data is missing"),
-        (["pretrain", "--data", "a", "--data", "b", "--dataset", "iThor", "--dataset", "VOS", "--dataset", "DAVIS"], "one --dataset"),
+        (
+            ["pretrain", "--data", "a", "--data", "b", "--dataset", "iThor", "--dataset", "VOS", "--dataset", "DAVIS"],
+            "one --dataset",
+        ),
         (["oneshot"], "--imgs is missing"),
         (["remove-redundancy"], "--bases is missing"),
         (["evaluate", "nowhere", "--preset", "tiny"], "nowhere"),
@@ -114,7 +117,9 @@ def test_truncated_weights_are_named(run, joint, objects, tmp_path):
 
 
 def test_a_file_of_another_network_is_refused_with_its_differences(run, joint, tmp_path):
-    done = run("pursue", "--preset", "backbone", "--hypernet", joint / "pretrain_last.pth", "--data", tmp_path, "--dataset", "iThor")
+    done = run(
+        "pursue", "--preset", "backbone", "--hypernet", joint / "pretrain_last.pth", "--data", tmp_path, "--dataset", "iThor"
+    )
     assert done.exit_code in (1, 2)
     assert "pretrain_last.pth" in done.output or "object folder" in done.output
 
@@ -123,7 +128,21 @@ def test_a_file_of_another_network_is_refused_with_its_differences(run, joint, t
 def test_oneshot_models(run, joint, objects, tmp_path, model):
     folder = next((objects / "stream").iterdir())
     words = ["oneshot", "--imgs", folder / "imgs", "--masks", folder / "masks", "--model", model, "--dataset", "iThor"]
-    words += ["--epochs", 2, "--eval_step", 1, "--batch_size", 3, "--save_ckpt", "--save_viz", "--resize", 64, 64, "--out", tmp_path]
+    words += [
+        "--epochs",
+        2,
+        "--eval_step",
+        1,
+        "--batch_size",
+        3,
+        "--save_ckpt",
+        "--save_viz",
+        "--resize",
+        64,
+        64,
+        "--out",
+        tmp_path,
+    ]
     file = joint / "pretrain_last.pth"
     if model != "unet":
         words += ["--bases", file, "--hypernet", file, "--backbone", file]

@@ -215,7 +215,7 @@ def test_tables(case: Any) -> None:
         optimizer = build_optimizer("adamw", groups)
         for step, rate, slow in table[key]:
             apply_schedule(optimizer, schedule, step)
-            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([slow, rate], rel=1e-9)
+            assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([rate, slow], rel=1e-9)
     (key,) = [key for key in table if key.startswith("ema_values")]
     weight = nn.Linear(1, 1, bias=False)
     nn.init.constant_(weight.weight, 0.0)

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from rsp_pretrain.cli import main
 from rsp_pretrain.model import RSP
 from rsp_pretrain.probe.embedding import POOLS, CortexTransform, Embedder, cortex_model, embed_frames, fuse_history
+from rsp_pretrain.probe.session import open_encoder
 from vos_core.errors import UsageError
 from vos_core.testing import assert_within, golden_cases
 
@@ -80,6 +81,17 @@ def test_cortex_loader(weights: Path) -> None:
     assert transform(picture).shape == (3, 224, 224)
     assert info["pool"] == "class"
     assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_half_precision_changes_an_embedding_little(weights: Path) -> None:
+    image = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact, half = (
+        Embedder(open_encoder(weights=str(weights), device="cpu", precision=precision).encoder)(image)
+        for precision in ("fp32", "bf16")
+    )
+    assert torch.nn.functional.cosine_similarity(exact, half).min() > 0.999
+    assert (exact - half).norm() < 0.03 * exact.norm()
+    assert not torch.equal(exact, half)
 
 
 def test_command(tmp_path: Path, weights: Path) -> None:

@@ -335,6 +335,10 @@ def test_commands(tmp_path: Path, source: str) -> None:
     assert json.loads(labels.stdout)["entries"] == 5
     state = run(main, ["data", "check", *root, "--json"])
     assert (state.exit_code, json.loads(state.stdout)["counts"]["train2"]) == (1, 5)
+    state = run(main, ["data", "check", *root, "--decode", "9", "--dry-run", "--json"])
+    counts = json.loads(state.stdout)["counts"]
+    assert counts["to decode"] == 5
+    assert "decoded" not in counts
     frames = run(main, ["data", "frames", str(tmp_path), str(tmp_path / "frames"), "--json"])
     assert json.loads(frames.stdout)["written"] == 5
     wrong = run(main, ["data", "rescale", *root, "--short", "33"])

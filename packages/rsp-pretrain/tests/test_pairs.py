@@ -56,8 +56,8 @@ def test_plans_depend_on_their_seeds_alone_and_leave_the_global_generators() -> 
 def test_a_mirrored_crop_is_the_crop_mirrored() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     plan = draw_plans(10, (40, 50), PairConfig(repeated_sampling=1), python_seed=0, torch_seed=0)[0]
-    straight, mirrored = cut(rgb, plan._replace(flip=False), 32), cut(rgb, plan._replace(flip=True), 32)
-    assert straight.shape == (32, 32, 3)
+    straight, mirrored = (cut(rgb, plan._replace(flip=flip), (32, 40)) for flip in (False, True))
+    assert straight.shape == (32, 40, 3)
     np.testing.assert_array_equal(straight[:, ::-1], mirrored)
 
 

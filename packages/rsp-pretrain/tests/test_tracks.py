@@ -62,6 +62,20 @@ def test_context_propagation_is_what_the_protocol_says(radius: int, topk: int, v
     assert context.state_bytes() == size
 
 
+def test_half_precision_keys_change_labels_little() -> None:
+    torch.manual_seed(0)
+    features = [torch.randn(32, 5, 6) for _ in range(4)]
+    first = torch.rand(3, 5, 6)
+    first /= first.sum(0)
+    exact, half = (
+        ContextPropagation(ContextConfig(radius=3), features[0], first, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    for one in features[1:]:
+        a, b = exact.step(one), half.step(one)
+        assert (a - b).abs().mean() < 5e-3
+        assert (a.argmax(0) == b.argmax(0)).float().mean() > 0.95
+
+
 def test_context_refuses_other_grids() -> None:
     with pytest.raises(UsageError, match="one grid"):
         ContextPropagation(ContextConfig(), torch.ones(4, 3, 3), torch.ones(2, 3, 4))

@@ -24,9 +24,10 @@ from object_pursuit.parts import Parts, load_parts, seeded_parts
 from object_pursuit.samples import ObjectImages
 from object_pursuit.weights import is_none
 from object_pursuit.windows import join_windows, window_boxes, window_images
+from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.config import build_config
 from vos_core.contract import BuildRequest, FrameReader, Precision
-from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.errors import UsageError
 from vos_core.types import BinaryMask, Frame, FrameResult, LabelMap, Prompt, RgbImage
 
 FitCode = Callable[[ObjectImages, int], Tensor]
@@ -110,10 +111,17 @@ class ObjectPursuitSegmenter:
         done: set[int] = set()
         for index in self._prompted:
             frame = frames.read(index)
-            for object_id, mask in given_masks(frame, prompts[index]).items():
+            for object_id, mask in given_masks(frame, prompts[index], taker="one-shot fitting").items():
                 if object_id not in done:
                     done.add(object_id)
                     self._early[index, object_id] = self._code(object_id, [(frame.rgb, mask)])
+
+    def know(self, codes: Mapping[int, Tensor], frames: FrameReader | None = None) -> None:
+        """Begin a clip with objects whose codes are known, id -> code `(z_dim,)`: no mask is needed and nothing is fitted."""
+        self.reset()
+        self._reader = frames
+        for object_id, code in codes.items():
+            self._objects[object_id] = _Object([], self._generate(code))
 
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> FrameResult:
         """Return the label map of `frame` at its own size; given masks are taken as they are.
@@ -124,14 +132,11 @@ class ObjectPursuitSegmenter:
             FrameError: a frame of another size than the first one.
         """
         size = frame.rgb.shape[:2]
-        if self._frame_size is None and not prompts:
+        if self._frame_size is None and not prompts and not self._objects:
             raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
-        if self._frame_size not in (None, size):
-            raise FrameError(
-                f"frame {frame.name} is {size[1]}x{size[0]}",
-                expected=f"{self._frame_size[1]}x{self._frame_size[0]} like the frames before it",  # type: ignore[index]
-            )
-        given = given_masks(frame, prompts)
+        if self._frame_size is not None:
+            check_frame_size(frame, self._frame_size)
+        given = given_masks(frame, prompts, taker="one-shot fitting")
         self._frame_size = size
         for object_id, mask in given.items():
             self._learn(frame, object_id, mask)
@@ -145,10 +150,7 @@ class ObjectPursuitSegmenter:
         Raises:
             UsageError: an id that is not followed; then nothing is forgotten.
         """
-        wanted = list(dict.fromkeys(ids))
-        unknown = [object_id for object_id in wanted if object_id not in self._objects]
-        if unknown:
-            raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self._objects)}")
+        wanted = followed(ids, self.ids)
         for object_id in wanted:
             del self._objects[object_id]
         self._ahead.clear()
@@ -166,10 +168,13 @@ class ObjectPursuitSegmenter:
         frames = [*before, (frame.rgb, mask)][-self.config.shots :]
         early = self._early.pop((frame.index, object_id), None)
         code = early if early is not None and not before else self._code(object_id, frames)
-        with torch.inference_mode():
-            weights = {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code).items()}
-        self._objects[object_id] = _Object(frames, weights)
+        self._objects[object_id] = _Object(frames, self._generate(code))
         self._ahead.clear()
+
+    @torch.inference_mode()
+    def _generate(self, code: Tensor) -> dict[str, Tensor]:
+        """Return the weights that a code stands for, in the precision that they are used in."""
+        return {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code.to(self.device)).items()}
 
     def _code(self, object_id: int, frames: list[tuple[RgbImage, BinaryMask]]) -> Tensor:
         self._fits += 1
@@ -230,8 +235,7 @@ class ObjectPursuitSegmenter:
             scores = torch.cat((logits.new_zeros((1, *self._frame_size)), logits))
             slots = scores.argmax(0).cpu().numpy()
             probs = torch.softmax(scores, 0).cpu().numpy() if self.probabilities else None
-        wide = np.uint8 if max(self.ids) < 2**8 else np.uint16
-        labels: LabelMap = np.array([0, *self.ids], wide)[slots]
+        labels: LabelMap = np.array([0, *self.ids], label_dtype(self.ids))[slots]
         for object_id, mask in given.items():  # what the user drew is not to be guessed
             labels[(labels == object_id) & ~mask] = 0
         for object_id, mask in given.items():
@@ -240,33 +244,6 @@ class ObjectPursuitSegmenter:
                 probs[:, mask] = 0
                 probs[1 + self.ids.index(object_id), mask] = 1
         return FrameResult(labels=labels, ids=self.ids, probs=probs)
-
-
-def given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, BinaryMask]:
-    """Return object id -> mask of the prompts of a frame.
-
-    Raises:
-        UsageError: a prompt without a mask, an id outside 1-65535 or given twice.
-        MaskError: a mask of another size than the frame.
-    """
-    masks: dict[int, BinaryMask] = {}
-    for prompt in prompts:
-        if prompt.mask is None:
-            raise UsageError(
-                f"object {prompt.object_id} of frame {frame.name} has no mask",
-                expected="a mask: codes are fitted to nothing else",
-            )
-        if not 0 < prompt.object_id < 2**16:
-            raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
-        if prompt.object_id in masks:
-            raise UsageError(f"object {prompt.object_id} of frame {frame.name} is given twice", fix="Give one mask per object")
-        if prompt.mask.shape != frame.rgb.shape[:2]:
-            raise MaskError(
-                f"the mask of object {prompt.object_id} is {'x'.join(map(str, prompt.mask.shape[::-1]))}",
-                expected=f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]}, the size of frame {frame.name}",
-            )
-        masks[prompt.object_id] = prompt.mask
-    return masks
 
 
 def frozen_encoder(encoder: nn.Module, norm: str) -> nn.Module:

@@ -16,9 +16,11 @@ from rmem_deaot.model.network import AOTNetwork
 from rmem_deaot.prepare import RATIO, View, input_size
 from rmem_deaot.readout import first_best, label_map, probabilities
 from rmem_deaot.tracker import Tracker, TrackerOptions
+from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.contract import Precision
-from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.errors import UsageError
 from vos_core.ops.resize import ResizePolicy, resize
+from vos_core.run.device import torch_device
 from vos_core.types import Frame, FrameResult, Prompt
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,7 +56,7 @@ class RMemSegmenter:
         self.variant, self.config = variant, config or SegmenterConfig()
         if self.config.tpe and not network.config.temporal_position:
             raise UsageError("tpe=true, but this network has no temporal positions", fix="Use RMem weights or leave out tpe")
-        self.device, self.probabilities = _device(device), probabilities
+        self.device, self.probabilities = torch_device(device), probabilities
         self._network = fuse(network, device=self.device, dtype=DTYPES[precision])
         self._dtype = DTYPES[precision]
         self._length: int | None = None
@@ -95,12 +97,9 @@ class RMemSegmenter:
         size = (frame.rgb.shape[0], frame.rgb.shape[1])
         if not self._views and not prompts:
             raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
-        if self._views and size != self._frame_size:
-            raise FrameError(
-                f"frame {frame.name} is {size[1]}x{size[0]}",
-                expected=f"{self._frame_size[1]}x{self._frame_size[0]} like the frames before it",
-            )
-        given = _given_masks(frame, prompts)
+        if self._views:
+            check_frame_size(frame, self._frame_size)
+        given = given_masks(frame, sorted(prompts, key=lambda prompt: prompt.object_id), taker="AOT")
         if not self._views:
             self._open(size)
         if not self.ids and not given:  # everything was removed
@@ -109,7 +108,7 @@ class RMemSegmenter:
             return self._start(frame, given)
         probs, labels = self._predict(frame, labelled=bool(given))
         if given:
-            labels, probs = self._take(frame, given, labels)
+            labels, probs = self._take(given, labels)
         return self._result(labels, probs)
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -118,10 +117,7 @@ class RMemSegmenter:
         Raises:
             UsageError: an id that is not followed; then nothing is forgotten.
         """
-        wanted = list(dict.fromkeys(ids))
-        unknown = [object_id for object_id in wanted if object_id not in self.ids]
-        if unknown:
-            raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self.ids)}")
+        wanted = followed(ids, self.ids)
         numbers = [self._slots.index(object_id) + 1 for object_id in wanted]
         for number in numbers:
             self._slots[number - 1] = None
@@ -133,6 +129,7 @@ class RMemSegmenter:
         self._views: list[View] = []
         self._trackers: list[Tracker] = []
         self._slots: list[int | None] = []
+        self._own: list[Tensor] = []
         self._frame_size = self._output_size = (0, 0)
         self._length = None
 
@@ -185,12 +182,10 @@ class RMemSegmenter:
         soft = self.probabilities or len(self._views) > 1
         for view, tracker in zip(self._views, self._trackers, strict=True):
             logits = tracker.predict(view.image(frame.rgb), labelled=labelled)
-            channels = self._channels(tracker)
-            settings = {"channels": channels, "align_corners": self._network.config.align_corners}
             if not soft:
-                own.append(_unmirrored(label_map(logits, tracker.groups, self._output_size, **settings), view))
+                own.append(_unmirrored(self._label_map(tracker, logits), view))
                 continue
-            probs = _unmirrored(probabilities(logits, tracker.groups, self._output_size, **settings), view)
+            probs = _unmirrored(self._probabilities(tracker, logits), view)
             total = probs if total is None else total + probs
             if len(self._views) > 1 and not self.config.merged_memory:
                 own.append(first_best(probs))
@@ -203,12 +198,20 @@ class RMemSegmenter:
                 tracker.remember(view.labels(label))
         return total, labels
 
+    def _probabilities(self, tracker: Tracker, logits: Tensor) -> Tensor:
+        align_corners, channels = self._network.config.align_corners, self._channels(tracker)
+        return probabilities(logits, tracker.groups, self._output_size, channels=channels, align_corners=align_corners)
+
+    def _label_map(self, tracker: Tracker, logits: Tensor) -> Tensor:
+        align_corners, channels = self._network.config.align_corners, self._channels(tracker)
+        return label_map(logits, tracker.groups, self._output_size, channels=channels, align_corners=align_corners)
+
     def _channels(self, tracker: Tracker) -> int:
         if tracker.options.all_channels:
             return 1 + SLOTS * (max(tracker.groups) + 1)
         return 1 + len(self._slots)
 
-    def _take(self, frame: Frame, given: Mapping[int, npt.NDArray[np.bool_]], labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _take(self, given: Mapping[int, npt.NDArray[np.bool_]], labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the label map with the given masks in it; every view's frame becomes a reference with its own one."""
         corrected = [self._slots.index(object_id) + 1 for object_id in given if object_id in self._slots]
         self._slots += [object_id for object_id in given if object_id not in self._slots]
@@ -228,7 +231,7 @@ class RMemSegmenter:
         """Return original ids at the frame's size; `probs` of None are certain."""
         labels = resize(labels, self._frame_size, ResizePolicy.TORCH_NEAREST)
         # Where all ten identities compete, one that no object has may win: background.
-        table = np.zeros(1 + max(len(self._slots), int(labels.max())), np.uint8 if max(self.ids, default=0) < 256 else np.uint16)
+        table = np.zeros(1 + max(len(self._slots), int(labels.max())), label_dtype(self.ids))
         table[1 : 1 + len(self._slots)] = [object_id or 0 for object_id in self._slots]
         result = None
         if self.probabilities:
@@ -251,32 +254,3 @@ def _merged(labels: Tensor, given: Tensor, corrected: Sequence[int]) -> Tensor:
 
 def _unmirrored(maps: Tensor, view: View) -> Tensor:
     return maps.flip(-1) if view.flipped else maps
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
-
-
-def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArray[np.bool_]]:
-    """Return the masks by id, ascending: the order in which objects get their slots."""
-    masks: dict[int, npt.NDArray[np.bool_]] = {}
-    for prompt in sorted(prompts, key=lambda prompt: prompt.object_id):
-        if prompt.mask is None:
-            raise UsageError(
-                f"object {prompt.object_id} of frame {frame.name} has no mask",
-                expected="a mask: AOT and DeAOT take nothing else",
-            )
-        if not 0 < prompt.object_id < 2**16:
-            raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
-        if prompt.object_id in masks:
-            raise UsageError(f"object {prompt.object_id} of frame {frame.name} is given twice", fix="Give one mask per object")
-        if prompt.mask.shape != frame.rgb.shape[:2]:
-            raise MaskError(
-                f"the mask of object {prompt.object_id} is {'x'.join(map(str, prompt.mask.shape[::-1]))}",
-                expected=f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]}, the size of frame {frame.name}",
-            )
-        masks[prompt.object_id] = prompt.mask
-    return masks

@@ -15,9 +15,11 @@ from rsp_pretrain.config import PropagationConfig
 from rsp_pretrain.model import Encoder
 from rsp_pretrain.prepare import normalise, stretched, to_frame, working_size
 from rsp_pretrain.tracker import ClipTracker
+from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.contract import Precision
-from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.errors import UsageError
 from vos_core.ops.resize import ResizePolicy, resize
+from vos_core.run.device import torch_device
 from vos_core.types import Frame, FrameResult, LabelMap, Prompt
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +49,7 @@ class RSPSegmenter:
             raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
         self.config = config or PropagationConfig()
         self.probabilities = probabilities
-        self.device = _device(device)
+        self.device = torch_device(device)
         dtype = DTYPES[precision]
         self.tracker = ClipTracker(frozen(encoder, device=self.device, dtype=dtype), self.config, dtype=dtype)
         self.reset()
@@ -80,12 +82,9 @@ class RSPSegmenter:
         if self._frame_size is None:
             if not prompts:
                 raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
-        elif size != self._frame_size:
-            before = self._frame_size
-            raise FrameError(
-                f"frame {frame.name} is {size[1]}x{size[0]}", expected=f"{before[1]}x{before[0]} like the frames before it"
-            )
-        masks = _given_masks(frame, prompts)
+        else:
+            check_frame_size(frame, self._frame_size)
+        masks = given_masks(frame, prompts, taker="label propagation")
         first = self._frame_size is None
         self._frame_size = size
         self.ids += tuple(object_id for object_id in masks if object_id not in self.ids)
@@ -93,7 +92,7 @@ class RSPSegmenter:
         image = normalise(frame.rgb, working_size(*size, self.config.scale)).to(self.device)
         soft = self.tracker.step(image, given, channels=len(self.ids) + 1)
         shares = stretched(soft, self.tracker.encoder.patch)
-        labels: LabelMap = np.zeros(size, _kind(self.ids)) if first else self._label_map(shares, size)
+        labels: LabelMap = np.zeros(size, label_dtype(self.ids)) if first else self._label_map(shares, size)
         for object_id in masks:
             labels[labels == object_id] = 0
         for object_id, mask in masks.items():
@@ -106,10 +105,7 @@ class RSPSegmenter:
         Raises:
             UsageError: an id that is not followed; then nothing is forgotten.
         """
-        gone = list(dict.fromkeys(ids))
-        unknown = [object_id for object_id in gone if object_id not in self.ids]
-        if unknown:
-            raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self.ids)}")
+        gone = followed(ids, self.ids)
         stay = [place + 1 for place, object_id in enumerate(self.ids) if object_id not in gone]
         self.tracker.keep_channels([0, *stay])
         self.ids = tuple(self.ids[place - 1] for place in stay)
@@ -133,7 +129,7 @@ class RSPSegmenter:
         for place in range(1, len(shares)):  # argmax with the first of equals, vectorised
             winner.masked_fill_(shares[place] > best, place)
             torch.maximum(best, shares[place], out=best)
-        table: LabelMap = np.asarray((0, *self.ids), dtype=_kind(self.ids))
+        table: LabelMap = np.asarray((0, *self.ids), dtype=label_dtype(self.ids))
         return to_frame(table[winner.cpu().numpy()], size).copy()
 
     def _probs(
@@ -156,35 +152,3 @@ def frozen(encoder: Encoder, *, device: torch.device, dtype: torch.dtype) -> Enc
             if isinstance(part, (nn.Linear, nn.Conv2d)):
                 part.to(dtype)
     return twin
-
-
-def _device(name: str) -> torch.device:
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
-
-
-def _kind(ids: Sequence[int]) -> type[np.uint8] | type[np.uint16]:
-    return np.uint8 if max(ids, default=0) < 256 else np.uint16
-
-
-def _given_masks(frame: Frame, prompts: Sequence[Prompt]) -> dict[int, npt.NDArray[np.bool_]]:
-    masks = {}
-    for prompt in prompts:
-        if prompt.mask is None:
-            raise UsageError(
-                f"object {prompt.object_id} of frame {frame.name} has no mask",
-                expected="a mask: label propagation takes nothing else",
-            )
-        if not 0 < prompt.object_id < 2**16:
-            raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
-        if prompt.object_id in masks:
-            raise UsageError(f"object {prompt.object_id} of frame {frame.name} is given twice", fix="Give one mask per object")
-        if prompt.mask.shape != frame.rgb.shape[:2]:
-            raise MaskError(
-                f"the mask of object {prompt.object_id} is {'x'.join(map(str, prompt.mask.shape[::-1]))}",
-                expected=f"{frame.rgb.shape[1]}x{frame.rgb.shape[0]}, the size of frame {frame.name}",
-            )
-        masks[prompt.object_id] = prompt.mask
-    return masks

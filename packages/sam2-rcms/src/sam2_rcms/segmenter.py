@@ -14,8 +14,9 @@ from sam2_rcms.memory import Record
 from sam2_rcms.model import SAM2
 from sam2_rcms.predictor import VideoPredictor
 from sam2_rcms.state import VideoState
+from vos_core.checks import check_prompts, followed, label_dtype
 from vos_core.contract import FrameReader, Precision
-from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.errors import FrameError, UsageError
 from vos_core.types import Frame, FrameResult, Prompt
 
 
@@ -73,7 +74,7 @@ class SAM2Segmenter:
             if not again:
                 continue
             frame = frames.read(index)
-            _check_prompts(frame, again)
+            check_prompts(frame, again)
             engine = self.predictor.engine
             image = engine.encode(frame.rgb)
             records = engine.take_masks(image, torch.stack([torch.from_numpy(_mask(prompt)) for prompt in again]))
@@ -112,7 +113,11 @@ class SAM2Segmenter:
             raise FrameError(f"frame {frame.name} has number {frame.index}", expected=f"{self._time + 1}: frames in time order")
         if self._length is not None and frame.index >= self._length:
             state.rules = self.predictor.stream_state(state.size).rules  # a container's length was too short
-        _check_prompts(frame, prompts)
+        check_prompts(frame, prompts)
+        for prompt in prompts:
+            if prompt.mask is None and prompt.points is None and prompt.box is None:
+                what = f"object {prompt.object_id} of frame {frame.name}"
+                raise UsageError(f"{what} has no prompt", expected="a mask, points with labels, or a box")
         state.feed(frame.index, frame.rgb)
         self._time = frame.index
         corrected = self._prompt(state, frame.index, prompts)
@@ -154,7 +159,7 @@ class SAM2Segmenter:
     def _result(self, state: VideoState, size: tuple[int, int], logits: Tensor) -> FrameResult:
         above = (logits[:, 0] > self.config.score_thresh).cpu().numpy()
         ids = tuple(state.objects)
-        labels = np.zeros(size, np.uint8 if max(ids, default=0) < 256 else np.uint16)
+        labels = np.zeros(size, label_dtype(ids))
         for place in sorted(range(len(ids)), key=lambda place: -ids[place]):
             labels[above[place]] = ids[place]  # the smallest id wins where masks overlap
         return FrameResult(
@@ -175,10 +180,7 @@ class SAM2Segmenter:
         Raises:
             UsageError: an id that is not followed; then nothing is forgotten.
         """
-        wanted = list(dict.fromkeys(ids))
-        unknown = [object_id for object_id in wanted if object_id not in self.ids]
-        if unknown:
-            raise UsageError(f"objects {unknown} are not followed", expected=f"ids among {list(self.ids)}")
+        wanted = followed(ids, self.ids)
         for object_id in wanted:
             del self.state.objects[object_id]
 
@@ -195,21 +197,3 @@ class SAM2Segmenter:
 def _mask(prompt: Prompt) -> npt.NDArray[np.bool_]:
     assert prompt.mask is not None
     return np.ascontiguousarray(prompt.mask)
-
-
-def _check_prompts(frame: Frame, prompts: Sequence[Prompt]) -> None:
-    seen: set[int] = set()
-    height, width = frame.rgb.shape[:2]
-    for prompt in prompts:
-        what = f"object {prompt.object_id} of frame {frame.name}"
-        if prompt.mask is None and prompt.points is None and prompt.box is None:
-            raise UsageError(f"{what} has no prompt", expected="a mask, points with labels, or a box")
-        if not 0 < prompt.object_id < 2**16:
-            raise UsageError(f"object id {prompt.object_id} of frame {frame.name}", expected="1 to 65535")
-        if prompt.object_id in seen:
-            raise UsageError(f"{what} is given twice", fix="Give one prompt per object")
-        seen.add(prompt.object_id)
-        if prompt.mask is not None and prompt.mask.shape != (height, width):
-            raise MaskError(
-                f"the mask of {what} is {'x'.join(map(str, prompt.mask.shape[::-1]))}", expected=f"{width}x{height}, as the frame"
-            )

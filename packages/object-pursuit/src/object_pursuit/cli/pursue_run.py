@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-
 from object_pursuit.cli.options import image_size
 from object_pursuit.data.images import ObjectEntry, ObjectFolder
 from object_pursuit.data.objects import CO3D_LIMIT, dataset_name, open_objects
@@ -57,7 +56,9 @@ class ObjectSource:
         if not self.entries:
             drawn = {object_name(i): i for i in range(DRAWN.stop)}
             if name not in drawn:
-                raise UsageError(f"there is no drawn object '{name}'", fix="Pass --data with the folder that the run was made from")
+                raise UsageError(
+                    f"there is no drawn object '{name}'", fix="Pass --data with the folder that the run was made from"
+                )
             return held_object(drawn[name], DRAWN_IMAGES, seed=self.seed, size=self.size[0])
         for entry in self.entries:
             if name in (entry.name, entry.data_dir):
@@ -192,5 +193,3 @@ def plan_pursuit(out: Path, options: Mapping[str, Any], *, tell: Callable[[str],
         limit=CO3D_LIMIT if dataset == "CO3D" else None,
     )
     return PursuitPlan(out, source, tuple(stream), settings, options, device, tell)
-
-

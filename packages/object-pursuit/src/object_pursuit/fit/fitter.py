@@ -98,9 +98,7 @@ class Fitter:
         self.optimizer.step()
         return StepFigures(float(loss.detach()), 1.0 if weight is None else weight, remembered)
 
-    def evaluate(
-        self, batches: Iterable[Samples], *, encoders: Iterable[EncoderFunction | None] | None = None
-    ) -> list[float]:
+    def evaluate(self, batches: Iterable[Samples], *, encoders: Iterable[EncoderFunction | None] | None = None) -> list[float]:
         """Return the quality of each batch, with the weights generated once.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -39,11 +39,11 @@ def parameter_groups_of(
         no_decay: see `NO_DECAY`.
         encoder_ratio: of the encoder's rate above the floor to that of the rest.
     """
-    parts: Mapping[str, list[tuple[str, nn.Parameter]]] = {"encoder.": [], IDENTITY_BANK: [], "": []}
+    parts: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder.": [], IDENTITY_BANK: [], "": []}
     for name, parameter in network.named_parameters():
         parts[next(part for part in parts if part in name)].append((name, parameter))
     groups = []
-    for part, named in parts.items():
+    for part, named in reversed(parts.items()):  # the first group's rate is the one that is logged
         rate = stage.min_lr + (encoder_ratio if part == "encoder." else 1.0) * (stage.lr - stage.min_lr)
         decay = no_decay_for_vectors(stage.weight_decay, names=tuple(no_decay))
         for group in parameter_groups(named, lr=rate, weight_decay=decay):

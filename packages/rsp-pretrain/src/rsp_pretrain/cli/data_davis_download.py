@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -25,6 +26,7 @@ def command(root: Path, source: str, dry_run: bool, as_json: bool) -> None:
     """
     from rsp_pretrain.data.davis import davis_ready, download_davis
 
+    done: dict[str, Any]
     if davis_ready(root):
         done, text = {"written": 0, "kept": True}, f"{root / 'DAVIS'} is there"
     elif dry_run:

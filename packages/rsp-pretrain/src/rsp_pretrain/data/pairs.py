@@ -113,16 +113,20 @@ def draw_plans(count: int, size: tuple[int, int], config: PairConfig, *, python_
     return plans
 
 
-def cut(rgb: RgbImage, plan: PairPlan, size: int) -> npt.NDArray[np.uint8]:
-    """Return the crop of a frame at `size` pixels (Pillow, bicubic, antialiased), mirrored if planned: uint8 `(S, S, 3)`."""
+def cut(rgb: RgbImage, plan: PairPlan, size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Return the crop of a frame at `size` = (height, width) in pixels, mirrored if planned: uint8 `(*size, 3)`.
+
+    Pillow's bicubic, which widens when it shrinks.
+    """
     top, left, height, width = plan.crop
     crop = Image.fromarray(rgb[top : top + height, left : left + width])
-    picture = np.asarray(crop.resize((size, size), Image.Resampling.BICUBIC))
+    picture = np.asarray(crop.resize(size[::-1], Image.Resampling.BICUBIC))
     return picture[:, ::-1] if plan.flip else picture
 
 
-def read_pairs(reader: FrameReader, plans: Sequence[PairPlan], size: int) -> Pairs:
-    """Return the pictures of `plans`; the frames of all pairs are read in one go."""
+def read_pairs(reader: FrameReader, plans: Sequence[PairPlan], size: int | tuple[int, int]) -> Pairs:
+    """Return the pictures of `plans` at `size` (a side, or height and width); the frames of all pairs are read in one go."""
+    size = (size, size) if isinstance(size, int) else size
     frames = reader.read([number for plan in plans for number in (plan.source, plan.target)])
     sources = [cut(frame, plan, size) for frame, plan in zip(frames[0::2], plans, strict=True)]
     targets = [cut(frame, plan, size) for frame, plan in zip(frames[1::2], plans, strict=True)]

@@ -42,7 +42,7 @@ def joint_labels(points: Points, grid: tuple[int, int], *, sigma: float = SIGMA)
         sigma: of the stamp in tokens.
     """
     side = np.arange(0, 6 * sigma + 1)
-    bump = np.exp(-((side - len(side) // 2) ** 2) / (2 * sigma**2))
+    bump = np.exp(-((side - (6 * sigma + 1) // 2) ** 2) / (2 * sigma**2))
     stamp = np.outer(bump, bump)
     maps = np.zeros((points.shape[1] + 1, *grid), np.float32)
     for joint, (x, y) in enumerate(points.T):
