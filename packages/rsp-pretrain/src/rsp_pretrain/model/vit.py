@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from rsp_pretrain.model.position import resample_positions, sincos_table
 from vos_core.errors import UsageError
+from vos_core.ops.linear import linear
 
 NORM_EPS = 1e-6
 """Of every layer norm, encoder and decoder."""
@@ -67,8 +68,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the attended tokens, `(B, L, D)`."""
-        query, key, value = split_heads(self.qkv(x), 3, self.heads)
-        return self.proj(merge_heads(attend(query, key, value)))
+        query, key, value = split_heads(linear(x, self.qkv.weight, self.qkv.bias), 3, self.heads)
+        return linear(merge_heads(attend(query, key, value)), self.proj.weight, self.proj.bias)
 
     def weights(self, x: Tensor) -> Tensor:
         """Return the attention of every head, `(B, H, L, L)`, rows summing to 1; for pictures."""
@@ -86,7 +87,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, L, D)`."""
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = linear(x, self.fc1.weight, self.fc1.bias, activation="gelu")
+        return linear(hidden, self.fc2.weight, self.fc2.bias)
 
 
 class Block(nn.Module):

@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from sam2_rcms.config import TrunkConfig
 from sam2_rcms.model.attention import attend
 from sam2_rcms.model.layers import MLP, DropPath
+from vos_core.ops.linear import linear
 
 
 class PatchEmbed(nn.Module):
@@ -37,14 +38,13 @@ class MultiScaleAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, h, w, C')`, or half of each side with pooling."""
         batch, height, width, _ = x.shape
-        query, key, value = self.qkv(x).reshape(batch, height * width, 3, self.heads, -1).unbind(2)
+        query, key, value = linear(x, self.qkv.weight, self.qkv.bias).reshape(batch, height * width, 3, self.heads, -1).unbind(2)
         if self.pool:
             query = max_pool(query.reshape(batch, height, width, -1))
             height, width = query.shape[1:3]
             query = query.reshape(batch, height * width, self.heads, -1)
         out = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
-        projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
-        return projected
+        return linear(out.transpose(1, 2).reshape(batch, height, width, -1), self.proj.weight, self.proj.bias)
 
 
 def max_pool(x: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ class MultiScaleBlock(nn.Module):
         self.attn = MultiScaleAttention(dim, dim_out, heads=heads, pool=pool)
         self.drop_path = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim_out, eps=1e-6)
-        self.mlp = MLP((dim_out, 4 * dim_out, dim_out), activation=F.gelu)
+        self.mlp = MLP((dim_out, 4 * dim_out, dim_out), activation="gelu")
         if dim != dim_out:
             self.proj = nn.Linear(dim, dim_out)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from vos_core.ops.linear import Activation, linear
 
 
 class LayerNorm2d(nn.Module):
@@ -35,23 +37,21 @@ class MLP(nn.Module):
 
     Args:
         widths: channels of the input, of each hidden layer and of the output.
-        activation: after every layer but the last.
+        activation: after every layer but the last; `gelu` is the exact one.
         sigmoid: squash the output to 0-1.
     """
 
-    def __init__(
-        self, widths: tuple[int, ...], *, activation: Callable[[Tensor], Tensor] = F.relu, sigmoid: bool = False
-    ) -> None:
+    def __init__(self, widths: tuple[int, ...], *, activation: Activation = "relu", sigmoid: bool = False) -> None:
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.activation, self.sigmoid = activation, sigmoid
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(..., widths[-1])` of `(..., widths[0])`."""
-        for index, layer in enumerate(self.layers):
-            x = layer(x)
-            if index < len(self.layers) - 1:
-                x = self.activation(x)
+        *hidden, last = (cast(nn.Linear, layer) for layer in self.layers)
+        for layer in hidden:
+            x = linear(x, layer.weight, layer.bias, activation=self.activation)
+        x = linear(x, last.weight, last.bias)
         return torch.sigmoid(x) if self.sigmoid else x
 
 

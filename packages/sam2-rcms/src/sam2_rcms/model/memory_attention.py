@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sam2_rcms.model.attention import attend, mix
 from sam2_rcms.model.position import rotary_table, rotate, rotate_
+from vos_core.ops.linear import linear
 
 CHANNELS, MEMORY, HIDDEN = 256, 64, 2048
 
@@ -114,7 +115,8 @@ class MemoryAttentionLayer(nn.Module):
         cross = self.cross_attn_image
         read = cross.read_late if late_values else cross.forward
         x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
-        return x + self.dropout3(self.linear2(self.dropout(F.relu(self.linear1(self.norm3(x))))))
+        hidden = linear(self.norm3(x), self.linear1.weight, self.linear1.bias, activation="relu")
+        return x + self.dropout3(linear(self.dropout(hidden), self.linear2.weight, self.linear2.bias))
 
 
 class MemoryAttention(nn.Module):

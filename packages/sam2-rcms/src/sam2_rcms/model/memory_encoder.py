@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sam2_rcms.model.layers import LayerNorm2d
+from vos_core.ops.linear import linear
 
 CHANNELS, MEMORY = 256, 64
 
@@ -43,7 +43,8 @@ class FuserBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, 256, h, w)`."""
         inner = self.norm(self.dwconv(x)).permute(0, 2, 3, 1)
-        inner = self.gamma * self.pwconv2(F.gelu(self.pwconv1(inner)))
+        inner = linear(inner, self.pwconv1.weight, self.pwconv1.bias, activation="gelu")
+        inner = self.gamma * linear(inner, self.pwconv2.weight, self.pwconv2.bias)
         return x + inner.permute(0, 3, 1, 2)
 
 
