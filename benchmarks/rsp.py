@@ -251,6 +251,7 @@ def training(variant: str, batch: int, steps: int, threads: int, rounds: tuple[s
             "cpu_s": statistics.median(run[1] for run in runs[1:]),
         }
         assert math.isfinite(losses[-1])
+        print(f"{variant} {mode}: {cells[mode]}", file=sys.stderr, flush=True)
     return cells
 
 

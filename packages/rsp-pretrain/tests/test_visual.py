@@ -14,7 +14,7 @@ from PIL import Image
 
 from rsp_pretrain.cli import main
 from rsp_pretrain.model import RSP
-from rsp_pretrain.visual.maps import attention_picture, enlarged, heat, principal_colours, tiled
+from rsp_pretrain.visual.maps import attention_picture, enlarged, fitted, heat, principal_colours, tiled
 from vos_core.errors import UsageError
 from vos_core.io.masks import write_mask
 
@@ -47,6 +47,8 @@ def test_colours_and_tiles() -> None:
     assert tiled([rgb] * 5, columns=4).shape == (12, 32, 3)
     assert attention_picture(rgb, torch.rand(6, 3, 4)).shape == (12, 32, 3)
     np.testing.assert_array_equal(enlarged(rgb[:3, :4], (6, 8)), rgb)
+    assert fitted(rgb, 3).shape == (3, 4, 3)
+    assert fitted(rgb, 6) is rgb
 
 
 @pytest.fixture

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from sam2_rcms.build import build_predictor
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
-from sam2_rcms.predictor import VideoPredictor, build_predictor
+from sam2_rcms.predictor import VideoPredictor
 from vos_core.errors import FrameError, MaskError, UsageError
 
 HEIGHT, WIDTH = 48, 80

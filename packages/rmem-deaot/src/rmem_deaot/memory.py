@@ -14,7 +14,6 @@ from rmem_deaot.model.network import AOTNetwork
 from rmem_deaot.model.position import temporal_slots
 from vos_core.bank import BankUpdate, RestrictedBank
 
-
 SMALL_BANK = 12
 """Frames that a bank has room for from the start."""
 

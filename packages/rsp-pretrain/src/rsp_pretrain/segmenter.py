@@ -15,7 +15,7 @@ from rsp_pretrain.config import PropagationConfig
 from rsp_pretrain.model import Encoder
 from rsp_pretrain.prepare import normalise, stretched, to_frame, working_size
 from rsp_pretrain.tracker import ClipTracker
-from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
+from vos_core.checks import check_frame_size, followed, given_masks
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
 from vos_core.ops.resize import ResizePolicy, resize
@@ -92,7 +92,7 @@ class RSPSegmenter:
         image = normalise(frame.rgb, working_size(*size, self.config.scale)).to(self.device)
         soft = self.tracker.step(image, given, channels=len(self.ids) + 1)
         shares = stretched(soft, self.tracker.encoder.patch)
-        labels: LabelMap = np.zeros(size, label_dtype(self.ids)) if first else self._label_map(shares, size)
+        labels = _background(self.ids, *size) if first else self._label_map(shares, size)
         for object_id in masks:
             labels[labels == object_id] = 0
         for object_id, mask in masks.items():
@@ -129,7 +129,8 @@ class RSPSegmenter:
         for place in range(1, len(shares)):  # argmax with the first of equals, vectorised
             winner.masked_fill_(shares[place] > best, place)
             torch.maximum(best, shares[place], out=best)
-        table: LabelMap = np.asarray((0, *self.ids), dtype=label_dtype(self.ids))
+        table = _background(self.ids, len(self.ids) + 1)
+        table[1:] = self.ids
         return to_frame(table[winner.cpu().numpy()], size).copy()
 
     def _probs(
@@ -152,3 +153,8 @@ def frozen(encoder: Encoder, *, device: torch.device, dtype: torch.dtype) -> Enc
             if isinstance(part, (nn.Linear, nn.Conv2d)):
                 part.to(dtype)
     return twin
+
+
+def _background(ids: Sequence[int], *shape: int) -> LabelMap:
+    """Return zeros in the smallest integers that hold `ids`."""
+    return np.zeros(shape, np.uint8) if max(ids, default=0) < 256 else np.zeros(shape, np.uint16)

@@ -69,16 +69,17 @@ def measure(segmenter: SAM2Segmenter, frames: Sequence[RgbImage], *, objects: in
     if len(frames) < 3:
         raise UsageError(f"{len(frames)} frames to measure", expected="at least 3", fix="Raise --frames")
     segmenter.reset()
-    meter = MemoryMeter(segmenter.predictor.engine.device)
+    device = str(segmenter.predictor.engine.device)
+    meter, cuda = MemoryMeter(device), device.startswith("cuda")
     network = segmenter.predictor.engine.network
     seconds: list[float] = []
     stages: dict[str, list[float]] = {name: [] for name in STAGES}
     for t, rgb in enumerate(frames):
         prompts = _discs(rgb, objects) if t == 0 else []
-        with _clocks(network) as spent:
-            start = _now()
+        with _clocks(network, cuda) as spent:
+            start = _now(cuda)
             segmenter.step(Frame(t, f"{t:05d}", rgb), prompts)
-            total = _now() - start
+            total = _now(cuda) - start
         if t > 1:
             seconds.append(total)
             for name, values in stages.items():
@@ -102,16 +103,16 @@ def _discs(rgb: RgbImage, objects: int) -> list[Prompt]:
 
 
 @contextmanager
-def _clocks(network: nn.Module) -> Iterator[dict[str, float]]:
+def _clocks(network: nn.Module, cuda: bool) -> Iterator[dict[str, float]]:
     """Yield seconds by stage, filled while the block runs."""
     spent = dict.fromkeys(STAGES, 0.0)
     started: dict[str, float] = {}
 
     def before(name: str) -> None:
-        started[name] = _now()
+        started[name] = _now(cuda)
 
     def after(name: str) -> None:
-        spent[name] += _now() - started[name]
+        spent[name] += _now(cuda) - started[name]
 
     hooks = []
     for name in STAGES:
@@ -125,7 +126,7 @@ def _clocks(network: nn.Module) -> Iterator[dict[str, float]]:
             hook.remove()
 
 
-def _now() -> float:
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+def _now(cuda: bool) -> float:
+    if cuda:
+        torch.cuda.synchronize()  # else the clock sees launches only
     return time.perf_counter()

@@ -22,10 +22,10 @@ IDENTITY_BANK = "patch_wise_id_bank"
 CLIP_NORM = 5.0
 
 
-def rate_schedule(steps: int) -> Schedule:
-    """Return step -> share of the way from a group's floor to its rate: a warm-up line, then a polynomial of power 0.9."""
-    warm = int(WARM_UP * steps)
-    return warmed(polynomial(steps - warm, power=POWER), steps=warm) if warm else polynomial(steps, power=POWER)
+def rate_schedule(steps: int, *, warm_up: float = WARM_UP, power: float = POWER) -> Schedule:
+    """Return step -> share of the way from a group's floor to its rate: a line over `warm_up` of the steps, then a polynomial."""
+    warm = int(warm_up * steps)
+    return warmed(polynomial(steps - warm, power=power), steps=warm) if warm else polynomial(steps, power=power)
 
 
 def parameter_groups_of(

@@ -20,7 +20,7 @@ from rsp_pretrain.prepare import normalise, working_size
 from rsp_pretrain.probe.features import own_precision
 from rsp_pretrain.segmenter import RSPSegmenter
 from rsp_pretrain.train.objective import reconstructions
-from rsp_pretrain.visual.maps import attention_picture, enlarged, principal_colours, tiled
+from rsp_pretrain.visual.maps import attention_picture, enlarged, fitted, principal_colours, tiled
 from vos_core.data.folder import single_video
 from vos_core.errors import UsageError
 from vos_core.io.atomic import replacing
@@ -31,6 +31,7 @@ from vos_core.run.session import run_clip
 from vos_core.types import Frame, FrameResult, RgbImage
 
 Show = Literal["features", "attention", "reconstruction", "masks"]
+_TILE = 240  # shorter side of one attention map in pixels
 SHOWS: tuple[Show, ...] = ("features", "attention", "reconstruction", "masks")
 
 
@@ -146,8 +147,8 @@ def _features(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions,
             found.append(encoder.dense_features(_image(encoder, frame, options))[0])
     pictures = []
     for frame, colours in zip(shown, principal_colours(found), strict=True):
-        size = (frame.rgb.shape[0], frame.rgb.shape[1])
-        both = tiled([frame.rgb, enlarged(colours, size)], columns=2)
+        small = fitted(frame.rgb, 2 * _TILE)
+        both = tiled([small, enlarged(colours, (small.shape[0], small.shape[1]))], columns=2)
         pictures.append(keep(f"features_{frame.name}", both, f"Frame {frame.name} and its features"))
     text = "The three principal components of the patches' features over all these frames, as red, green and blue."
     return Section("Features", text=(text,), pictures=tuple(pictures))
@@ -160,7 +161,7 @@ def _attention(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions
         with own_precision(encoder):
             maps = encoder.attention_maps(_image(encoder, frame, options), block=options.block)[0]
         text = f"Frame {frame.name}: the mean over heads laid over it, then every head"
-        pictures.append(keep(f"attention_{frame.name}", attention_picture(frame.rgb, maps), text))
+        pictures.append(keep(f"attention_{frame.name}", attention_picture(fitted(frame.rgb, _TILE), maps), text))
     block = range(len(encoder.blocks))[options.block]
     lead = f"What the class token attends to in block {block} of {len(encoder.blocks)}, each map from its lowest to its highest."
     return Section("Attention", text=(lead,), pictures=tuple(pictures))

@@ -79,6 +79,15 @@ def tiled(pictures: Sequence[RgbImage], *, columns: int) -> RgbImage:
     return np.concatenate([np.concatenate(filled[i : i + columns], 1) for i in range(0, len(filled), columns)], 0)
 
 
+def fitted(rgb: RgbImage, short: int) -> RgbImage:
+    """Return a frame with its shorter side at most `short` pixels, so that pages of large videos stay light."""
+    height, width = rgb.shape[:2]
+    if min(height, width) <= short:
+        return rgb
+    scale = short / min(height, width)
+    return np.asarray(cv2.resize(rgb, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def enlarged(picture: RgbImage, size: tuple[int, int]) -> RgbImage:
     """Return a picture of patches at the size of the frame, every patch a block."""
     return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
