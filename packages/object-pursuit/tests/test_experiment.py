@@ -145,7 +145,7 @@ def seed_result(**changes):
 def test_claims_can_fail():
     assert all(holds for _, holds, _ in seed_result().checks())
     kept, lost = seed_result().control["memory"], seed_result().control["none"]
-    many = outcome([met("a", "new_base"), met("b", "new_base")])
+    many = outcome([met("a", "new_base"), met("b", "new_base"), met("a", "seen", repeat=True)])
     missed = outcome([met("a", "expressed"), met("a", "expressed", repeat=True)])
     for place, changes in enumerate(
         (

@@ -88,6 +88,11 @@ class Recorder:
         for key, values in {**found, **more}.items():
             self.rows.setdefault(key, []).append(np.array(torch.as_tensor(values).tolist()))
 
+    def undecided(self, lr):
+        """Return by how much `param_sum` may differ after the first step: RMSprop moves every element by 10 lr, whatever its
+        gradient's size, so those whose gradient is below 1e-6 go either way (goldens README, "Sign flips")."""
+        return np.array([20 * lr * int((self._grad(name).abs() < 1e-6).sum()) for name in self.names])
+
     def _grad(self, name):
         grad = self.named[name].grad
         return torch.zeros(()) if grad is None else grad.double()
@@ -167,17 +172,20 @@ def test_new_base(case, golden_modules, golden_samples, assert_as_stored):
     fitter = Fitter(model, options_of(case), rehearsal=rehearsal)
     check_optimizer(fitter.optimizer, case)
     set_encoder_mode(case, encoder)
-    recorder = Recorder(model.named_parameters(), [str(name) for name in stored["names"]])
+    recorder, slack = Recorder(model.named_parameters(), [str(name) for name in stored["names"]]), []
 
     def after_step(number, figures):
         if number == 1:
             assert recorder.with_gradient() == recorder.names
+            slack.append(recorder.undecided(case["optimizer"]["lr"]))
         recorder.record(
             seg_losses=figures.loss, pos_weights=figures.positive_weight, z_steps=model.z.detach(), z_grads=model.z.grad
         )
 
     epochs = run_steps(case, fitter, groups_of(case, stored, golden_samples), after_step)
     assert picks == memory["picks"]
+    first, golden = recorder.rows["param_sum"][0], stored["param_sum"][0]
+    recorder.rows["param_sum"][0] = first + np.clip(golden - first, -slack[0], slack[0])
     found = {**recorder.rows, "mem_norms_at_start": norms.numpy(), "max_val_acc": max(epochs, default=0.0)}
     compare(case, stored, found, assert_as_stored, encoder=encoder)
 

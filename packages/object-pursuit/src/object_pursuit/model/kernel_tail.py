@@ -34,7 +34,7 @@ def generate_kernels(layers: nn.Sequential, x: Tensor) -> Tensor:
     while place < count:
         layer = layers[place]
         if not torch.is_grad_enabled() and _ends_wide(layers, place, x):
-            x, place = _widened(x, layers[place + 1], layers[place + 3], slope=layers[place + 2].negative_slope), place + 4
+            x, place = _widened(x, layers[place + 1], layers[place + 2], layers[place + 3]), place + 4
             continue
         after = layers[place + 1] if place + 1 < count else None
         if isinstance(layer, nn.Conv2d) and isinstance(after, nn.LeakyReLU) and _tiled(layer, x.shape[-2] * x.shape[-1], x):
@@ -199,9 +199,10 @@ class _Tiles(torch.autograd.Function):
         return into_x, into_block, into_offset, None, None
 
 
-def _widened(x: Tensor, layer: nn.Module, last: nn.Module, *, slope: float) -> Tensor:
-    """Return `last(leaky_relu(layer(doubled in width)))` without gradients, tile by tile: neither wide map is ever whole."""
+def _widened(x: Tensor, layer: nn.Module, activation: nn.Module, last: nn.Module) -> Tensor:
+    """Return `last(activation(layer(doubled in width)))` without gradients, tile by tile: neither wide map is ever whole."""
     assert isinstance(layer, nn.Conv2d)
+    assert isinstance(activation, nn.LeakyReLU)
     assert isinstance(last, nn.Conv2d)
     k, height, width = layer.kernel_size[0], x.shape[-2], 2 * x.shape[-1]
     block, taps = kernel_blocks(layer.weight), _tap_rows(last.weight)
@@ -218,7 +219,7 @@ def _widened(x: Tensor, layer: nn.Module, last: nn.Module, *, slope: float) -> T
                 wide = F.interpolate(narrow[first : first + TILE], scale_factor=2, mode="linear", align_corners=True)
                 yield first, F.pad(wide, (pad, pad))
 
-        for first, rows in _convolved(tiles(), block, offset, k, slope):
+        for first, rows in _convolved(tiles(), block, offset, k, activation.negative_slope):
             maps[first : first + step] = torch.bmm(taps.expand(step, -1, -1), rows)
         found.append(_shifted(maps[:height], last.weight, last.bias))
     return torch.stack(found)
