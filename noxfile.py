@@ -7,7 +7,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "rules", "tests", "parity"]
 
 CORE = "shared/vos-core"
-METHODS = ["rmem-deaot", "sam2-rcms", "rsp-pretrain", "stcn-ttt"]
+METHODS = ["rmem-deaot", "sam2-rcms", "rsp-pretrain", "stcn-ttt", "object-pursuit"]
 MEMBERS = ["vos-core", *METHODS]
 FOLDERS = {"vos-core": CORE, **{name: f"packages/{name}" for name in METHODS}}
 TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100"]

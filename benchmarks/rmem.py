@@ -244,17 +244,16 @@ def main() -> None:
     record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
     load = os.getloadavg()[0]
     if args.long:
-        record["long_clip"] = {"load_before": load, **long_clip(args.long)}
+        record["long_clip"] = {"load_before": load, "threads": args.threads, **long_clip(args.long)}
     else:
         modes = time_modes(frames=args.frames)
         for mode in MODES:
             modes[mode]["peak_bytes"] = peak_bytes(mode, frames=FULL + 2, threads=args.threads)
             for key in ("wall_s", "wall_min_s", "cpu_s"):
                 modes[mode][f"speedup_{key.removesuffix('_s')}"] = round(modes["plain"][key] / modes[mode][key], 2)
-        record["results"] = {"load_before": load, **modes}
+        record["results"] = {"load_before": load, "threads": args.threads, **modes}
     record |= {
         "what": f"{VARIANT}, untrained weights, {HEIGHT}x{WIDTH}, one object, full bank of 1 + 7, a bank update at every frame",
-        "threads": args.threads,
         "machine": {
             "processor": platform.machine(),
             "cpus": os.cpu_count(),

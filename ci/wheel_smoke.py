@@ -16,13 +16,17 @@ from pathlib import Path
 CLIP = ["--video", "clip/JPEGImages", "--mask", "clip/first.png"]
 SMOKE = {
     "vos-core": ("vos", ["run", "--method", "flow", *CLIP, "--output", "out"]),
-    "rsp-pretrain": ("rsp-pretrain", ["propagate", *CLIP, "--weights", "random", "--scale", "96,128", "--output", "out"]),
     "rmem-deaot": ("rmem-deaot", ["infer", *CLIP, "--weights", "random", "--variant", "deaott", "--output", "out"]),
     "sam2-rcms": (
         "sam2-rcms",
         ["infer", *CLIP, "--variant", "tiny", "--weights", "random", "--image_size", "128", "--output", "out"],
     ),
+    "rsp-pretrain": ("rsp-pretrain", ["propagate", *CLIP, "--weights", "random", "--scale", "96,128", "--output", "out"]),
     "stcn-ttt": ("stcn-ttt", ["infer", *CLIP, "--weights", "random", "--res", "96", "--output", "out"]),
+    "object-pursuit": (
+        "object-pursuit",
+        ["infer", *CLIP, "--weights", "random", "--variant", "tiny", "--resize", "64", "64", "--steps", "2", "--output", "out"],
+    ),
 }
 FRAMES = 6
 

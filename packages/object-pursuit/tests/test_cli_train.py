@@ -90,7 +90,10 @@ def test_pursue_draws_its_own_objects(run, tmp_path):
         (["pursue", "--preset", "tiny", "--bases", "nowhere"], "bases nowhere do not exist"),
         (["pursue", "--preset", "tiny", "--hypernet", "nowhere.pth"], "nowhere.pth does not exist"),
         (["pretrain"], "--data is missing"),
-        (["pretrain", "--data", "a", "--data", "b", "--dataset", "iThor", "--dataset", "VOS", "--dataset", "DAVIS"], "one --dataset"),
+        (
+            ["pretrain", "--data", "a", "--data", "b", "--dataset", "iThor", "--dataset", "VOS", "--dataset", "DAVIS"],
+            "one --dataset",
+        ),
         (["oneshot"], "--imgs is missing"),
         (["remove-redundancy"], "--bases is missing"),
         (["evaluate", "nowhere", "--preset", "tiny"], "nowhere"),
@@ -104,6 +107,37 @@ def test_wrong_use_is_told(run, words, told, tmp_path, monkeypatch):
     assert "Traceback" not in done.output
 
 
+def test_ctrl_c_keeps_finished_rounds(run, joint, objects, tmp_path, monkeypatch):
+    from object_pursuit.pursuit import loop
+
+    real, calls = loop.fit_object, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **kwargs)
+
+    file, out = joint / "pretrain_last.pth", tmp_path / "run"
+    words = ["pursue", "--preset", "tiny", "--data", objects / "stream", "--out", out, "--thres", 0.0, "--no-repeats"]
+    words += ["--bases", file, "--hypernet", file, "--backbone", file, "--set", "tau=0.0", *FAST]
+    monkeypatch.setattr(loop, "fit_object", interrupted)
+    monkeypatch.setattr(loop.Pursuit, "_reidentify", lambda *_: (None, None))
+    done = run(*words)
+    assert done.exit_code == 130, done.output
+    assert "interrupted in round 2 of 2; 1 rounds are kept" in done.output
+    again = run(*words, "--json")
+    assert json.loads(again.stdout)["rounds"] == 2
+
+
+def test_fits_refuse_fp16(run, joint, objects, tmp_path):
+    file = joint / "pretrain_last.pth"
+    words = ["pursue", "--preset", "tiny", "--data", objects / "stream", "--out", tmp_path / "run", "--precision", "fp16"]
+    done = run(*words, "--bases", file, "--hypernet", file, "--backbone", file)
+    assert done.exit_code == 2
+    assert "bf16" in done.output
+
+
 def test_truncated_weights_are_named(run, joint, objects, tmp_path):
     cut = tmp_path / "cut.pth"
     cut.write_bytes((joint / "pretrain_last.pth").read_bytes()[:5000])
@@ -114,7 +148,9 @@ def test_truncated_weights_are_named(run, joint, objects, tmp_path):
 
 
 def test_a_file_of_another_network_is_refused_with_its_differences(run, joint, tmp_path):
-    done = run("pursue", "--preset", "backbone", "--hypernet", joint / "pretrain_last.pth", "--data", tmp_path, "--dataset", "iThor")
+    done = run(
+        "pursue", "--preset", "backbone", "--hypernet", joint / "pretrain_last.pth", "--data", tmp_path, "--dataset", "iThor"
+    )
     assert done.exit_code in (1, 2)
     assert "pretrain_last.pth" in done.output or "object folder" in done.output
 
@@ -123,7 +159,21 @@ def test_a_file_of_another_network_is_refused_with_its_differences(run, joint, t
 def test_oneshot_models(run, joint, objects, tmp_path, model):
     folder = next((objects / "stream").iterdir())
     words = ["oneshot", "--imgs", folder / "imgs", "--masks", folder / "masks", "--model", model, "--dataset", "iThor"]
-    words += ["--epochs", 2, "--eval_step", 1, "--batch_size", 3, "--save_ckpt", "--save_viz", "--resize", 64, 64, "--out", tmp_path]
+    words += [
+        "--epochs",
+        2,
+        "--eval_step",
+        1,
+        "--batch_size",
+        3,
+        "--save_ckpt",
+        "--save_viz",
+        "--resize",
+        64,
+        64,
+        "--out",
+        tmp_path,
+    ]
     file = joint / "pretrain_last.pth"
     if model != "unet":
         words += ["--bases", file, "--hypernet", file, "--backbone", file]

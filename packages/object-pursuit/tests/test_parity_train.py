@@ -8,13 +8,32 @@ import numpy as np
 import pytest
 import torch
 
-from object_pursuit.fit import Fitter, FitOptions, Rehearsal
-from object_pursuit.model import Coeffnet, Singlenet
+from object_pursuit.fit import FitOptions, Fitter, Rehearsal
+from object_pursuit.fit.fitter import rmsprop, segmentation_loss
+from object_pursuit.joint import JointBatch, JointPass
+from object_pursuit.model import Coeffnet, Hypernet, Singlenet
 from object_pursuit.samples import Samples
 from vos_core.testing import GOLDENS, golden_cases, seeded_module
+from vos_core.training.distributed import Ranks
+from vos_core.training.logging import RunLog
+from vos_core.training.loop import LoopOptions, StepLoss, TrainingState, run_loop
+from vos_core.training.schedule import every
 
 FOLDER = GOLDENS / "object-pursuit"
 pytestmark = pytest.mark.parity
+
+
+def as_written(modules):
+    """Return the modules with their hypernetworks' layers in the written order, the parity path.
+
+    The cheaper order differs by rounding, which decides the sign of RMSprop's first step wherever a gradient is nearly 0; what it
+    generates is held to the goldens in test_parity_model, its gradients to the written order in test_hypernet.
+    """
+    for module in modules.values():
+        hypernet = module if isinstance(module, Hypernet) else getattr(module, "hypernet", None)
+        if hypernet is not None:
+            hypernet.exact_order = True
+    return modules
 
 
 def options_of(case):
@@ -108,7 +127,7 @@ def set_encoder_mode(case, encoder):
 @pytest.mark.parametrize("case", golden_cases("object-pursuit", "train_coeff"))
 def test_coefficients(case, golden_modules, golden_samples, assert_as_stored):
     stored = np.load(FOLDER / case["file"])
-    modules = golden_modules(case)
+    modules = as_written(golden_modules(case))
     hypernet, encoder = modules["hypernet"], modules.get("encoder")
     freeze(case, hypernet=hypernet, encoder=encoder)
     model = Coeffnet(hypernet, encoder, bases=torch.from_numpy(stored["zs"]), dropout="never")
@@ -132,7 +151,7 @@ def test_coefficients(case, golden_modules, golden_samples, assert_as_stored):
 @pytest.mark.parametrize("case", golden_cases("object-pursuit", "train_newbase"))
 def test_new_base(case, golden_modules, golden_samples, assert_as_stored):
     stored = np.load(FOLDER / case["file"])
-    modules = golden_modules(case)
+    modules = as_written(golden_modules(case))
     hypernet, encoder = modules["hypernet"], modules.get("encoder")
     memory, start = case["memory"], case["start_code"]
     codes = torch.from_numpy(stored["mem_z"])
@@ -188,7 +207,7 @@ def scaled_targets(hypernet, codes, *, factor):
 @pytest.mark.parametrize("case", golden_cases("object-pursuit", "train_oneshot"))
 def test_one_shot(case, golden_modules, golden_samples, assert_as_stored):
     stored = np.load(FOLDER / case["file"])
-    (model,) = golden_modules(case).values()
+    (model,) = as_written(golden_modules(case)).values()
     freeze(case, hypernet=model.hypernet, encoder=model.backbone)
     if isinstance(model, Coeffnet):
         model.bases = torch.from_numpy(stored["zs"])
@@ -205,3 +224,60 @@ def test_one_shot(case, golden_modules, golden_samples, assert_as_stored):
 
     epochs = run_steps(case, fitter, groups_of(case, stored, golden_samples), after_step)
     compare(case, stored, {**rows, "val_iou": epochs}, assert_as_stored, encoder=model.backbone)
+
+
+@pytest.mark.parametrize("case", golden_cases("object-pursuit", "train_joint"))
+def test_joint(case, golden_modules, golden_samples, assert_as_stored, tmp_path):
+    stored = np.load(FOLDER / case["file"])
+    (model,) = as_written(golden_modules(case)).values()
+    freeze(case, z=model.z, hypernet=model.hypernet, encoder=model.backbone)
+    optimizer = rmsprop(model, lr=case["optimizer"]["lr"])
+    check_optimizer(optimizer, case)
+    schedule = case["lr_schedule"]
+    assert schedule["name"] == "StepLR"
+    per_epoch = len(case["steps"]) // case["epochs"]
+    options = LoopOptions(steps=len(case["steps"]), clip_value=case["clip_value"], log_every=1, save_every=10**9)
+    rule = every(schedule["every_epochs"] * per_epoch, gamma=schedule["gamma"])
+    state = TrainingState(model, optimizer, rule, options=options, folder=tmp_path, ranks=Ranks())
+    state.save = lambda: tmp_path  # nothing goes on from here
+    model.train()
+    set_encoder_mode(case, model.backbone)
+    recorder = Recorder(model.named_parameters(), [str(name) for name in stored["names"]])
+    groups = groups_of(case, stored, golden_samples)
+    batches = iter([JointBatch(step["cls"], groups[step["images"]]) for step in case["steps"]])
+    losses = []
+
+    def compute(module, batch, step):
+        loss = module(batch.samples.images, batch.samples.masks, batch.index)
+        losses.append(float(loss.detach()))
+        return StepLoss(loss)
+
+    def after_step(*_):
+        if len(losses) == 1:
+            assert recorder.with_gradient() == recorder.names
+        recorder.record()
+
+    optimizer.register_step_post_hook(after_step)
+    log = RunLog(tmp_path, total=options.steps, active=False)
+    run_loop(state, batches, compute, log, module=JointPass(model))
+    found = {**recorder.rows, "losses": losses, "z_after": model.z.detach().numpy()}
+    try:
+        compare(case, stored, found, assert_as_stored, encoder=model.backbone)
+    except AssertionError:
+        # The stored loss of the first step is itself rounded by more than its tolerance where matrix products round otherwise
+        # (seen on AMD against Intel): then the same graph in float64 is the measure for both, and all else must still agree.
+        exact = first_loss_in_double(case, golden_modules, groups)
+        golden = float(stored["losses"][0])
+        assert abs(golden - exact) > 1e-6 * abs(golden), "the stored value is exact enough to be met"
+        assert abs(losses[0] - exact) <= 1e-6 * abs(exact), (losses[0], golden, exact)
+        losses[0] = golden
+        compare(case, stored, found, assert_as_stored, encoder=model.backbone)
+
+
+def first_loss_in_double(case, golden_modules, groups):
+    (model,) = as_written(golden_modules(case)).values()
+    set_encoder_mode(case, model.train().double().backbone)
+    step = case["steps"][0]
+    samples = groups[step["images"]]
+    with torch.no_grad():
+        return float(segmentation_loss(model(samples.images.double(), step["cls"]), samples.masks.double()))

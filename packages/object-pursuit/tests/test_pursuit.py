@@ -72,7 +72,7 @@ def assert_same(one, other):
 
 def test_a_pursuit_from_nothing(tmp_path):
     rounds = pursue(tmp_path / "run")
-    assert [one.verdict for one in rounds][0] == "new_base", "nothing is known, so the first object is a base"
+    assert rounds[0].verdict == "new_base", "nothing is known, so the first object is a base"
     assert rounds[0].first is None
     assert rounds[0].second is None
     assert [one.name for one in rounds] == list(STREAM)
@@ -182,7 +182,7 @@ def test_a_killed_round_is_done_again(tmp_path):
 
 def test_other_settings_are_refused(tmp_path):
     pursue(tmp_path / "run", rounds=1)
-    with pytest.raises(UsageError, match="other settings .*tau"):
+    with pytest.raises(UsageError, match=r"other settings .*tau"):
         pursue(tmp_path / "run", options=FAST.model_copy(update={"tau": 0.5}))
     with pytest.raises(UsageError, match="stream"):
         pursue(tmp_path / "run", stream=("b", "a"))
@@ -207,7 +207,7 @@ def test_failures_stop_or_are_recorded(tmp_path):
     assert [one.name for one in read_rounds(tmp_path / "stop")] == ["a"]
     assert "Traceback" in (tmp_path / "stop/pursuit_log.txt").read_text()
     rounds = pursue(tmp_path / "skip", open_data=broken, on_error="skip")
-    assert [one.verdict for one in rounds][1] == "failed"
+    assert rounds[1].verdict == "failed"
     assert "b/imgs/3.png" in rounds[1].error
     assert len(rounds) == len(STREAM)
     resumed = pursue(tmp_path / "stop")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,7 @@ from rmem_deaot.presets import PRESETS, open_preset
 from vos_core.cli.main import main as vos_main
 from vos_core.data.synthetic_write import ClipPlan, write_davis, write_folder, write_youtube_vos
 from vos_core.errors import WeightsError
-from vos_core.io.masks import read_mask
+from vos_core.io.masks import read_mask, write_mask
 
 FRAMES = 4
 PLAN = ClipPlan(clips=2, frames=FRAMES, height=48, width=64, objects=2)
@@ -153,6 +154,30 @@ def test_presets_choose_the_masks_that_published_runs_saw(tmp_path, davis):
     assert PRESETS["vost"].options["latter_mem_len"] == 8
 
 
+def test_vost_is_run_as_published_ignored_pixels_included(run, tmp_path):
+    frames, masks = tmp_path / "JPEGImages_10fps" / "1_cut", tmp_path / "Annotations" / "1_cut"
+    frames.mkdir(parents=True)
+    masks.mkdir(parents=True)
+    (tmp_path / "ImageSets").mkdir()
+    (tmp_path / "ImageSets" / "val.txt").write_text("1_cut\n")
+    labels = np.zeros((48, 64), np.uint8)
+    labels[5:25, 5:25], labels[25:35, 5:25] = 1, 255
+    for t in range(FRAMES):
+        cv2.imwrite(str(frames / f"frame{t:05d}.jpg"), np.full((48, 64, 3), 40 * t, np.uint8))
+        if t % 2 == 0:
+            write_mask(masks / f"frame{t:05d}.png", np.where(labels == 1, 1 + t // 2, labels).astype(np.uint8))
+    (clip,) = open_preset("vost", tmp_path, None)
+    assert (clip.void, clip.prompt_rule, len(clip.frames)) == (None, "first_frame", FRAMES)
+    done = run("eval", "--preset", "vost", "--data-root", tmp_path, *SMALL, "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    written = sorted((tmp_path / "out").rglob("*.png"))
+    assert len(written) == FRAMES
+    np.testing.assert_array_equal(read_mask(written[0]), labels)
+    assert set(np.unique(read_mask(written[-1]))) <= {0, 1, 255}, "later masks are not given"
+    made = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert made["options"] == {"latter_mem_len": 8, "merged_memory": True}
+
+
 def test_inspect_says_which_variant_a_file_is(run, checkpoint, tmp_path):
     done = run("inspect", checkpoint)
     assert done.exit_code == 0, done.output
@@ -172,8 +197,6 @@ def test_more_than_ten_objects_and_sparse_ids_come_back_as_given(run, tmp_path):
     first = sorted((clip / "Annotations").rglob("*.png"))[0]
     for later in sorted((clip / "Annotations").rglob("*.png"))[1:]:
         later.unlink()
-    from vos_core.io.masks import write_mask
-
     labels = np.zeros((48, 64), np.uint8)
     for place in range(13):
         labels[8:30, 4 * place : 4 * place + 4] = 3 * place + 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -96,6 +97,15 @@ def test_training_options_become_settings(run, asked, tmp_path):
     assert options.limits == BankLimits(1, 5, "oldest")
     assert (options.workers, options.save_every, options.seed, options.precision) == (0, 3, 8, "fp32")
     assert (options.name, options.output, ranks.world) == ("n", tmp_path, 1)
+
+
+def test_deterministic_algorithms_can_be_asked_for(run, asked):
+    try:
+        assert run("train", "--model", "aott", "--device", "cpu", "--fix_random", "--threads", 1).exit_code == 0
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert len(asked) == 1
 
 
 def test_training_defaults_are_the_published_ones(run, asked):

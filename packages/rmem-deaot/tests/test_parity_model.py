@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import numpy as np
 import pytest
 import torch
@@ -94,25 +96,33 @@ class Recorder:
             handle.remove()
 
 
-def _memories(tracker, family, size):
-    """Yield name and array, as stored, of the long- and short-term memories."""
+def _memories(case, tracker, size):
+    """Yield name and array, as stored, of the long- and short-term memories.
+
+    Long ones are stored frame by frame `[T, L, B, c]` or concatenated `[T * L, B, c]`, short ones as tokens `[L, B, c]` or maps
+    `[B, c, h, w]`: the number of strides tells.
+    """
     (bank,) = tracker.banks.values()
+    gated = tracker.network.config.family == "deaot"
     for layer in range(len(tracker.network.LSTT.layers)):
         frames = [bank.frame(layer, position) for position in range(len(bank.frames))]
         short = tracker.short_term[layer]
-        if family == "aot":
-            for part, place in (("K", 0), ("V", 1)):
-                yield f"long_L{layer}_{part}", np.stack([frame[place].numpy()[:, None] for frame in frames])
-            yield f"short_L{layer}_K", short.short_key.transpose(0, 1).numpy()
-            yield f"short_L{layer}_V", short.short_value.transpose(0, 1).numpy()
-            continue
-        keys = torch.cat([key for key, _ in frames])
-        visual, identity = torch.cat([value for _, value in frames]).chunk(2, 1)
-        for part, tokens in (("K", keys), ("V", visual), ("IDV", identity)):
-            yield f"long_L{layer}_{part}", tokens[:, None].numpy()
-        visual, identity = short.value.chunk(2, 2)
-        for part, tokens in (("K", short.key), ("V", visual), ("IDV", identity)):
-            yield f"short_L{layer}_{part}", tokens.transpose(1, 2).unflatten(2, size).numpy()
+        long_parts = {"K": torch.stack([key for key, _ in frames]), "V": torch.stack([value for _, value in frames])}
+        short_parts = {"K": short.short_key, "V": short.short_value}
+        for parts in (long_parts, short_parts) if gated else ():
+            parts["V"], parts["IDV"] = parts["V"].chunk(2, 2)
+        for part, tokens in long_parts.items():
+            name = f"long_L{layer}_{part}"
+            whole = tokens if len(_strides(case, f"f0_{name}")) == 4 else tokens.flatten(0, 1)
+            yield name, whole.unsqueeze(-2).numpy()
+        for part, tokens in short_parts.items():
+            name = f"short_L{layer}_{part}"
+            as_map = len(_strides(case, f"f0_{name}")) == 4
+            yield name, (tokens.transpose(1, 2).unflatten(2, size) if as_map else tokens.transpose(0, 1)).numpy()
+
+
+def _strides(case, name):
+    return next((steps for pattern, steps in case["slices"].items() if fnmatch.fnmatchcase(name, pattern)), ())
 
 
 @pytest.mark.parametrize("case", golden_cases("rmem-deaot", "depth"))
@@ -155,7 +165,7 @@ def test_layer_by_layer(case, golden_network, golden_arrays, monkeypatch):
             if f"f{t}_relevance" in gold:
                 check_tensor(case, gold, f"f{t}_relevance", masses[0])
             size = Size(*(side // 16 + case["align_corners"] for side in mask0.shape))
-            seen = dict(_memories(tracker, family, size))
+            seen = dict(_memories(case, tracker, size))
             for key, value in seen.items():
                 if f"f{t}_{key}" in gold:
                     check_tensor(case, gold, f"f{t}_{key}", value)

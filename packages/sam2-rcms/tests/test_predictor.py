@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from sam2_rcms.build import build_predictor
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
-from sam2_rcms.predictor import VideoPredictor, build_predictor
+from sam2_rcms.predictor import VideoPredictor
 from vos_core.errors import FrameError, MaskError, UsageError
 
 HEIGHT, WIDTH = 48, 80
@@ -188,10 +189,12 @@ def test_other_bad_input(small_network, video, tmp_path):
         predictor.add_new_mask(state, 0, 1, np.zeros((1, HEIGHT, WIDTH), bool))
     with pytest.raises(UsageError, match="object 4 is not there"):
         predictor.clear_all_prompts_in_frame(state, 0, 4)
-    with pytest.raises(FrameError, match="48x80|80x48"):
+    with pytest.raises(FrameError, match="80x40"):
         predictor.init_state([*video[:1], video[1][:40]]).image(1)
     with pytest.raises(FrameError, match="nothing"):
         predictor.init_state(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="all or window"):
+        predictor.init_state(video, keep="some")
     with pytest.raises(UsageError, match="offload"):
         predictor.init_state(video, offload_state_to_cpu=True)
     with pytest.raises(UsageError, match="no preset 'huge'"):
@@ -231,6 +234,15 @@ def test_bf16_stays_near_fp32(small_network, video):
         _, logits[precision] = run(VideoPredictor(small_network, config, precision=precision), video[:4])
     assert (logits["fp32"] - logits["bf16"]).abs().mean() < 0.05 * logits["fp32"].abs().mean() + 0.05
     assert next(small_network.parameters()).dtype == torch.float32, "the given network stays as it is"
+
+
+def test_cached_keys_change_nothing_but_rounding(small_network, video):
+    plain_state, plain = run(predictor_of(small_network), video)
+    state, cached = run(predictor_of(small_network, cache_memory_keys=True), video)
+    torch.testing.assert_close(plain, cached, rtol=1e-4, atol=1e-3)
+    assert state.nbytes() > plain_state.nbytes()
+    half = VideoPredictor(small_network, PredictorConfig(image_size=64, cache_memory_keys=True), precision="bf16")
+    assert (run(half, video)[1] - plain).abs().mean() < 0.05 * plain.abs().mean() + 0.05
 
 
 def test_frames_are_read_one_by_one_and_encoded_once(small_network, video, monkeypatch):

@@ -15,7 +15,7 @@ from vos_core.errors import ConfigError, FrameError, MaskError, UsageError
 from vos_core.types import Frame, Prompt
 
 HEIGHT, WIDTH = 48, 64
-CONFIG = SegmenterConfig(image_size=64)
+CONFIG = SegmenterConfig(image_size=64, memory_dtype="float32")
 
 
 def frame(index):
@@ -57,7 +57,8 @@ def test_equals_the_predictor(small_network):
             expected[(own > 0).numpy()] = object_id
         assert result.ids == (3, 300)
         assert result.labels.dtype == np.uint16
-        np.testing.assert_array_equal(result.labels, expected)
+        # Here objects are prompted together, there one by one: rounding may move a pixel.
+        assert (result.labels != expected).mean() < 0.002
         np.testing.assert_allclose(result.probs.sum(0), 1, atol=1e-5)
 
 
@@ -145,7 +146,7 @@ def test_bad_input(small_network):
     with pytest.raises(UsageError, match="has no prompt"):
         segmenter.step(frame(0), [Prompt(1)])
     segmenter.reset()
-    with pytest.raises(MaskError, match="expected|Expected"):
+    with pytest.raises(MaskError, match="64x48"):
         segmenter.step(frame(0), [Prompt(1, mask=np.zeros((3, 4), bool))])
     segmenter.reset()
     with pytest.raises(UsageError, match="twice"):

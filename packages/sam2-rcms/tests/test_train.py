@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -15,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from train_toys import toy_config, toy_options, write_toy_clips
@@ -26,8 +26,9 @@ from sam2_rcms.train.dataset import ClipBatch
 from sam2_rcms.train.forward import ClipMemories, ClipPass, Memory, prepare_for_training
 from sam2_rcms.train.losses import StepPrediction, clip_losses, sample_points, step_losses
 from sam2_rcms.train.optim import training_groups
+from sam2_rcms.train.picture import clip_pictures
 from sam2_rcms.train.prompts import boxes_of, draw_correction, draw_plan, error_click, noisy_box
-from sam2_rcms.train.run import fingerprint, start_network, train
+from sam2_rcms.train.run import _Recipe, fingerprint, start_network, train
 from vos_core.errors import UsageError, VosError, WeightsError
 from vos_core.training.distributed import Ranks
 from vos_core.weights.load import load_state, read_checkpoint
@@ -333,6 +334,28 @@ def test_a_run_writes_its_files_and_goes_on_bit_for_bit(clips, tmp_path):
     assert same(load_state(train(parts, elsewhere, Ranks())), last)
 
 
+def test_the_loss_falls(clips, tmp_path):
+    prompts = PromptConfig(prob_to_use_pt_input_for_train=0.0, num_init_cond_frames_for_train=1)
+    optimizer = OptimizerConfig(base_lr=3e-4, vision_lr=3e-4, clip_norm=10.0)
+    config = toy_config(clips, steps=24, prompts=prompts, optimizer=optimizer, dropout=0.0, drop_path_rate=0.0)
+    train(config, toy_options(tmp_path), Ranks())
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert len(losses) == 24
+    assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
+
+
+@pytest.mark.slow
+def test_a_reduced_model_beats_copy_on_clips_it_has_not_seen(tmp_path):
+    script = HERE.parents[2] / "benchmarks" / "sam2_training.py"
+    if not script.is_file():
+        pytest.skip("not in a checkout")
+    finish(start(script, "--output", tmp_path), seconds=1500)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["scores"]["sam2-rcms"]["J&F"] > record["scores"]["copy"]["J&F"] + 0.05
+    assert record["losses"][-1]["loss"] < 0.05 * record["losses"][0]["loss"]
+    assert (tmp_path / "page.html").is_file()
+
+
 def test_a_second_stage_starts_from_the_first(clips, tmp_path):
     first = train(toy_config(clips, steps=1), toy_options(tmp_path / "one"), Ranks())
     config = toy_config(clips, steps=1, freeze_image_encoder=True, activation_checkpointing=True)
@@ -397,10 +420,48 @@ def test_bf16_steps_stay_near_fp32_ones(small_network, clips):
     assert values["bf16"] == pytest.approx(values["fp32"], rel=0.05)
 
 
+def test_pictures_show_truth_and_prediction(small_network):
+    batch = batch_of(square_masks())
+    with torch.no_grad():
+        clip_pass = ClipPass(small_network, PromptConfig(prob_to_use_pt_input_for_train=0), scale=20, bias=-10)
+        output = clip_pass(batch, np.random.default_rng(0)).detached()
+    (picture,) = clip_pictures(batch, output).values()
+    assert (picture.shape, picture.dtype) == ((3 * 32, 4 * 32, 3), np.uint8)
+    plain, truth, found = picture.reshape(3, 32, 4 * 32, 3).astype(int)
+    where = batch.masks[:, 0, ::2, ::2].permute(1, 0, 2).reshape(32, 4 * 32).numpy()
+    assert (truth[where][:, 1] >= 127).all()
+    assert (truth[~where] == plain[~where]).all()
+    assert (found[where][:, 0] >= 127).mean() > 0.2, "the prompted frame at least"
+
+
+def test_micro_batches_decide_apart_and_steps_again_alike(clips):
+    seen = []
+
+    def model(batch, rng, objects):
+        seen.append((rng.random(), objects))
+        return {name: torch.zeros(()) for name in ("core_loss", "loss_mask", "loss_dice", "loss_iou", "loss_class")}
+
+    recipe = _Recipe(toy_config(clips), None, Ranks())
+    for step in (4, 4, 5, 5):
+        recipe(model, batch_of(square_masks()), step)
+    again = _Recipe(toy_config(clips), None, Ranks())
+    again(model, batch_of(square_masks()), 5)
+    draws = [draw for draw, _ in seen]
+    assert len(set(draws[:4])) == 4
+    assert draws[4] == draws[2], "a resumed run decides what the first one did"
+    assert {objects for _, objects in seen} == {2.0}
+
+
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
+
+
+def finish(process, seconds=300):
+    """Wait for a process; fail with what it printed unless it ended well."""
+    printed, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, printed.decode()
 
 
 def start(*words):
@@ -411,8 +472,7 @@ def start(*words):
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit(clips, tmp_path):
     script = HERE / "train_toys.py"
-    whole = start(script, clips, tmp_path / "whole", 6, 1)
-    assert whole.wait(timeout=200) == 0, whole.stdout.read()
+    finish(start(script, clips, tmp_path / "whole", 6, 1))
     for how in (signal.SIGKILL, signal.SIGTERM):
         folder = tmp_path / how.name
         killed = start(script, clips, folder, 6, 1)
@@ -420,10 +480,9 @@ def test_a_killed_run_goes_on_bit_for_bit(clips, tmp_path):
         while not list(folder.glob("checkpoint_*.pth")) and time.monotonic() < deadline:
             time.sleep(0.02)
         killed.send_signal(how)
-        killed.wait(timeout=60)
+        killed.communicate(timeout=60)
         assert not (folder / "model.pt").exists()
-        again = start(script, clips, folder, 6, 1)
-        assert again.wait(timeout=200) == 0, again.stdout.read()
+        finish(start(script, clips, folder, 6, 1))
         assert same(load_state(folder / "model.pt"), load_state(tmp_path / "whole" / "model.pt"))
         steps = re.findall(r'"step": (\d+)', (folder / "log.jsonl").read_text())
         assert steps == list("123456"), "no step is told twice"
@@ -434,8 +493,7 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(clips, tmp_path):
     script = HERE / "train_toys.py"
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-addr", "127.0.0.1", "--master-port", free_port()]
     for name, words, batch in (("one", [], 2), ("two", launch, 1)):
-        done = start(*words, script, clips, tmp_path / name, 1, batch)
-        assert done.wait(timeout=300) == 0, done.stdout.read().decode()
+        finish(start(*words, script, clips, tmp_path / name, 1, batch))
     one, two = (torch.load(tmp_path / name / "checkpoint_1.pth") for name in ("one", "two"))
     assert one["fingerprint"] == two["fingerprint"]
     assert len(two["random"]) == 2

@@ -72,6 +72,8 @@ class CodeFitter:
                 network = Singlenet(hypernet, encoder, dropout="always")
             network.to(self.device)
             count = self.steps(len(images))
+            if count == 0:
+                return network.code().detach()
             fitter = Fitter(network, self.options, device=self.device, precision=self.precision)
             if encoder is not None:
                 encoder.train(self.config.encoder_norm == "batch")

@@ -122,7 +122,12 @@ def evaluate_codes(
 
 
 def _scores(
-    network: CodeNetwork, weights: dict[str, torch.Tensor], data: ObjectImages, order: tuple[int, ...], device: str, precision: Precision
+    network: CodeNetwork,
+    weights: dict[str, torch.Tensor],
+    data: ObjectImages,
+    order: tuple[int, ...],
+    device: str,
+    precision: Precision,
 ) -> list[tuple[float, list[float], list[float]]]:
     found = []
     for number, indices in enumerate(evaluation_batches(order, min(BATCH, len(order)), partial="keep")):

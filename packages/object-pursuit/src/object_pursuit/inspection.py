@@ -38,11 +38,9 @@ def _file(path: Path) -> dict[str, Any]:
             raise WeightsError(f"{path} is no file of this method", expected=f"keys other than {', '.join(list(state)[:3])}")
         return {"kind": kind, **found}
     if not has_net:
-        return {
-            "kind": "code" if z is not None else "coefficients",
-            "size": int((z if z is not None else coeffs).numel()),
-            **found,
-        }
+        kind, numbers = ("code", z) if z is not None else ("coefficients", coeffs)
+        assert numbers is not None
+        return {"kind": kind, "size": numbers.numel(), **found}
     config = network_config_of(state, source=str(path))
     preset = next(name for name, one in PRESETS.items() if one.table == config.table)
     kind = "hypernetwork"

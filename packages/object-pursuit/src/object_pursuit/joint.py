@@ -253,7 +253,7 @@ def _evaluate_epoch(
     save_best: bool,
 ) -> None:
     folder = out / "eval"
-    earlier = [path for path in folder.glob("log_epoch_*_acc_*.json")] if folder.is_dir() else []
+    earlier = list(folder.glob("log_epoch_*_acc_*.json")) if folder.is_dir() else []
     if any(path.name.startswith(f"log_epoch_{epoch:04d}_") for path in earlier):
         return  # a resumed run has this one
     rows = evaluate_joint(network, objects, options, epoch=epoch, device=ranks.device, precision=precision)

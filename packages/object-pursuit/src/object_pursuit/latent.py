@@ -79,7 +79,7 @@ def code_logits(hypernet: Hypernet, encoder: nn.Module | None, codes: Tensor, im
     if encoder is not None:
         features = encoder(images)
         shared = lambda _: features  # noqa: E731 - computed once for all codes
-    groups = [group if len(group) > 1 else group[0] for group in codes.split(CODES_AT_ONCE)]
+    groups = [group if len(group) > 1 else group[0] for group in torch.split(codes, CODES_AT_ONCE)]
     return torch.cat([run_stages(images, hypernet(group), shared, dropout=False).logits for group in groups], 1)
 
 

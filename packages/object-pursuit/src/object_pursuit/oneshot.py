@@ -173,9 +173,7 @@ def fit_oneshot(
         if save_checkpoint_to is not None:
             save_checkpoint(save_checkpoint_to, model.state_dict())
 
-    result = fit_object(
-        fitter, Repeated(data, frames), split=split, scored=data, folder=out, on_epoch=on_epoch, on_best=best
-    )
+    result = fit_object(fitter, Repeated(data, frames), split=split, scored=data, folder=out, on_epoch=on_epoch, on_best=best)
     if save_checkpoint_to is not None and result.best_epoch == 0:
         save_checkpoint(save_checkpoint_to, model.state_dict())  # never evaluated, or never above 0: the last epoch's
     trained = tuple(sorted(set(frames)))

@@ -105,7 +105,7 @@ def read_named_codes(source: Path) -> tuple[Tensor, tuple[str, ...]]:
 
 def _recorded_objects(run: Path) -> dict[str, str]:
     """Return code file -> name of the object, from a pursuit's records."""
-    found = {}
+    found: dict[str, str] = {}
     for name, field in (("z_info.json", "z_file"), ("base_info.json", "base_file")):
         path = run / name
         if not path.is_file():

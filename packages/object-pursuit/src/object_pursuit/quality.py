@@ -37,7 +37,7 @@ def jaccard_pooled(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def positive_weight(masks: Tensor) -> float:
-    """Return zeros per nonzero over a whole batch of masks, the weight of the positive class; soft pixels are nonzero; 1 if none."""
+    """Return zeros per nonzero over a batch of masks, the weight of the positive class; soft pixels are nonzero; 1 if none."""
     positive = int(torch.count_nonzero(masks))
     return (masks.numel() - positive) / positive if positive else 1.0
 

@@ -205,5 +205,3 @@ def _write(verdicts: Sequence[BaseVerdict], bases: Tensor, out: Path, suffix: st
 def kept(verdicts: Sequence[BaseVerdict]) -> int:
     """Return how many bases stay."""
     return sum(verdict.valid for verdict in verdicts)
-
-

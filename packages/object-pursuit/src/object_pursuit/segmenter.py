@@ -116,6 +116,13 @@ class ObjectPursuitSegmenter:
                     done.add(object_id)
                     self._early[index, object_id] = self._code(object_id, [(frame.rgb, mask)])
 
+    def know(self, codes: Mapping[int, Tensor], frames: FrameReader | None = None) -> None:
+        """Begin a clip with objects whose codes are known, id -> code `(z_dim,)`: no mask is needed and nothing is fitted."""
+        self.reset()
+        self._reader = frames
+        for object_id, code in codes.items():
+            self._objects[object_id] = _Object([], self._generate(code))
+
     def step(self, frame: Frame, prompts: Sequence[Prompt] = ()) -> FrameResult:
         """Return the label map of `frame` at its own size; given masks are taken as they are.
 
@@ -124,8 +131,8 @@ class ObjectPursuitSegmenter:
             MaskError: a mask of another size than the frame.
             FrameError: a frame of another size than the first one.
         """
-        size = frame.rgb.shape[:2]
-        if self._frame_size is None and not prompts:
+        size = (frame.rgb.shape[0], frame.rgb.shape[1])
+        if self._frame_size is None and not prompts and not self._objects:
             raise UsageError(f"frame {frame.name} comes before any mask", fix="Give a mask with the first frame")
         if self._frame_size is not None:
             check_frame_size(frame, self._frame_size)
@@ -161,10 +168,13 @@ class ObjectPursuitSegmenter:
         frames = [*before, (frame.rgb, mask)][-self.config.shots :]
         early = self._early.pop((frame.index, object_id), None)
         code = early if early is not None and not before else self._code(object_id, frames)
-        with torch.inference_mode():
-            weights = {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code).items()}
-        self._objects[object_id] = _Object(frames, weights)
+        self._objects[object_id] = _Object(frames, self._generate(code))
         self._ahead.clear()
+
+    @torch.inference_mode()
+    def _generate(self, code: Tensor) -> dict[str, Tensor]:
+        """Return the weights that a code stands for, in the precision that they are used in."""
+        return {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code.to(self.device)).items()}
 
     def _code(self, object_id: int, frames: list[tuple[RgbImage, BinaryMask]]) -> Tensor:
         self._fits += 1
@@ -185,7 +195,7 @@ class ObjectPursuitSegmenter:
         if frame.index not in self._ahead:
             self._ahead.clear()
             batch = [frame, *self._following(frame.index)]
-            boxes = window_boxes(*frame.rgb.shape[:2], self.config.window)
+            boxes = window_boxes(frame.rgb.shape[0], frame.rgb.shape[1], self.config.window)
             views = torch.stack([window_images(one.rgb, boxes, self.config.resize) for one in batch]).to(self.device)
             logits = torch.stack([self._segment(views[:, place]) for place in range(len(boxes))], 1)
             self._ahead = {one.index: part.clone() for one, part in zip(batch, logits, strict=True)}
@@ -205,15 +215,15 @@ class ObjectPursuitSegmenter:
         objects = list(self._objects.values())
         parts = []
         with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-            encoder = self.encoder
-            if encoder is not None:
-                features = encoder(images)
+            encoder: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+            if self.encoder is not None:
+                features = self.encoder(images)
                 encoder = lambda _: features  # noqa: E731 - the same for every group of codes
             for first in range(0, len(objects), self.config.objects_at_once):
                 group = objects[first : first + self.config.objects_at_once]
-                weights = {name: torch.stack([one.weights[name] for one in group]) for name in group[0].weights}
-                if len(group) == 1:
-                    weights = {name: value[0] for name, value in weights.items()}
+                weights = group[0].weights
+                if len(group) > 1:
+                    weights = {name: torch.stack([one.weights[name] for one in group]) for name in weights}
                 parts.append(run_stages(images, weights, encoder, dropout=False).logits.float())
         return torch.cat(parts, 1)
 

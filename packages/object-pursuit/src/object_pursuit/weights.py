@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 METHOD_NAME = "object-pursuit"
 PUBLIC = "multinet_vos_davis"
+_RECORDS = ("run.json", "z_info.json", "base_info.json")
 _PREFIXES = {"hypernet": ("hypernet.", ""), "backbone": ("backbone.", "module.")}
 """What may stand before a part's keys: in a whole network's file, and in the pursuit's own file of it."""
 
@@ -127,7 +128,7 @@ def start_encoder(encoder: nn.Module, *, init: str) -> None:
     except WeightsError as error:
         raise WeightsError(
             f"the encoder's ImageNet weights cannot be had ({error.found})",
-            fix="Pass --backbone-init with the file resnet18-5c106cde.pth, or --backbone-init random, or --backbone with a checkpoint",
+            fix="Pass --backbone-init FILE (resnet18-5c106cde.pth) or --backbone-init random, or --backbone with a checkpoint",
         ) from error
     _load_imagenet(encoder, state, source="torchvision")
 
@@ -204,8 +205,9 @@ def read_bases(source: Path) -> Tensor:
 
 
 def code_files(folder: Path) -> list[Path]:
-    """Return the code files of a folder in name order; temporary and hidden ones left out."""
-    return sorted(path for path in folder.iterdir() if path.suffix in (".json", ".pth") and not path.name.startswith("."))
+    """Return the code files of a folder in name order; temporary and hidden ones, and our records beside them, are left out."""
+    found = (path for path in folder.iterdir() if path.suffix in (".json", ".pth") and not path.name.startswith("."))
+    return sorted(path for path in found if path.name not in _RECORDS)
 
 
 def read_code(path: Path) -> Tensor:

@@ -14,6 +14,9 @@ from rmem_deaot.model.network import AOTNetwork
 from rmem_deaot.model.position import temporal_slots
 from vos_core.bank import BankUpdate, RestrictedBank
 
+SMALL_BANK = 12
+"""Frames that a bank has room for from the start."""
+
 
 class _LayerBank:
     """Keys and values of one layer: one row per place, `(places, L, C)`; keys also with temporal positions added."""
@@ -25,7 +28,8 @@ class _LayerBank:
     def put(self, place: int, key: Tensor, value: Tensor, *, limit: int) -> None:
         """Write a frame's `(1, L, C)` at `place`, at most the place after the last."""
         if place == len(self.keys):
-            room = min(max(2 * place, place + 1), limit)
+            # A restricted bank takes its room at once, so that memory has no holes of outgrown buffers.
+            room = limit if limit <= SMALL_BANK else min(max(2 * place, SMALL_BANK), limit)
             self.keys, self.values = _grown(self.keys, room), _grown(self.values, room)
         self.keys[place], self.values[place] = key[0], value[0]
 

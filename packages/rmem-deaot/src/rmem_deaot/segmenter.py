@@ -108,7 +108,7 @@ class RMemSegmenter:
             return self._start(frame, given)
         probs, labels = self._predict(frame, labelled=bool(given))
         if given:
-            labels, probs = self._take(frame, given, labels)
+            labels, probs = self._take(given, labels)
         return self._result(labels, probs)
 
     def remove(self, ids: Iterable[int]) -> None:
@@ -129,6 +129,7 @@ class RMemSegmenter:
         self._views: list[View] = []
         self._trackers: list[Tracker] = []
         self._slots: list[int | None] = []
+        self._own: list[Tensor] = []
         self._frame_size = self._output_size = (0, 0)
         self._length = None
 
@@ -181,12 +182,10 @@ class RMemSegmenter:
         soft = self.probabilities or len(self._views) > 1
         for view, tracker in zip(self._views, self._trackers, strict=True):
             logits = tracker.predict(view.image(frame.rgb), labelled=labelled)
-            channels = self._channels(tracker)
-            settings = {"channels": channels, "align_corners": self._network.config.align_corners}
             if not soft:
-                own.append(_unmirrored(label_map(logits, tracker.groups, self._output_size, **settings), view))
+                own.append(_unmirrored(self._label_map(tracker, logits), view))
                 continue
-            probs = _unmirrored(probabilities(logits, tracker.groups, self._output_size, **settings), view)
+            probs = _unmirrored(self._probabilities(tracker, logits), view)
             total = probs if total is None else total + probs
             if len(self._views) > 1 and not self.config.merged_memory:
                 own.append(first_best(probs))
@@ -199,12 +198,20 @@ class RMemSegmenter:
                 tracker.remember(view.labels(label))
         return total, labels
 
+    def _probabilities(self, tracker: Tracker, logits: Tensor) -> Tensor:
+        align_corners, channels = self._network.config.align_corners, self._channels(tracker)
+        return probabilities(logits, tracker.groups, self._output_size, channels=channels, align_corners=align_corners)
+
+    def _label_map(self, tracker: Tracker, logits: Tensor) -> Tensor:
+        align_corners, channels = self._network.config.align_corners, self._channels(tracker)
+        return label_map(logits, tracker.groups, self._output_size, channels=channels, align_corners=align_corners)
+
     def _channels(self, tracker: Tracker) -> int:
         if tracker.options.all_channels:
             return 1 + SLOTS * (max(tracker.groups) + 1)
         return 1 + len(self._slots)
 
-    def _take(self, frame: Frame, given: Mapping[int, npt.NDArray[np.bool_]], labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _take(self, given: Mapping[int, npt.NDArray[np.bool_]], labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the label map with the given masks in it; every view's frame becomes a reference with its own one."""
         corrected = [self._slots.index(object_id) + 1 for object_id in given if object_id in self._slots]
         self._slots += [object_id for object_id in given if object_id not in self._slots]

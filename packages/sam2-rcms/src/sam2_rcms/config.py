@@ -65,6 +65,10 @@ class PredictorConfig(Config):
     memory_dtype: Literal["bfloat16", "float32"] = Field(
         default="bfloat16", description="how spatial memories are stored; the original always rounds to bfloat16"
     )
+    cache_memory_keys: bool = Field(
+        default=False,
+        description="keep the attention keys of each memory: less time a frame for 17 MB (bf16: 8) a memory at 1024 pixels",
+    )
     non_overlap_masks: bool = Field(default=False, description="give each pixel to one object in what is returned")
     multimask_min_pt_num: int = Field(default=0, ge=0, description="fewest clicks for which three masks are predicted")
     multimask_max_pt_num: int = Field(default=1, ge=0, description="most clicks for which three masks are predicted")

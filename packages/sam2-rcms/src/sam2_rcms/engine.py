@@ -69,6 +69,7 @@ class Engine:
         self.device, self.precision = device, precision
         self.objects_at_once = OBJECTS_AT_ONCE if batch_objects else 1
         self.network = _placed(network, device, DTYPES[precision])
+        self._position_keys: dict[tuple[int, int, int], Tensor] = {}
 
     @contextmanager
     def precise(self) -> Iterator[None]:
@@ -222,7 +223,33 @@ class Engine:
         pointers = None
         if distances.shape[1]:
             pointers = torch.stack([torch.stack([record.pointer for _, _, record in plan.pointers]) for plan in plans])
-        return self.network.read_memory(image.stride16, maps, codes, pointers, distances, span=plans[0].span)
+        keys = None
+        if self.config.cache_memory_keys:
+            keys = self._keys([[(code, record) for code, _, record in plan.spatial] for plan in plans])
+        return self.network.read_memory(image.stride16, maps, codes, pointers, distances, span=plans[0].span, keys=keys)
+
+    def _keys(self, spatial: list[list[tuple[int, Record]]]) -> list[Tensor]:
+        """Return each layer's keys `(B, K, 256)` of spatial memories, of which only new ones are projected."""
+        attention, dtype = self.network.memory_attention, DTYPES[self.precision]
+        layers = len(attention.layers)
+        whole: Tensor | None = None
+        for item, memories in enumerate(spatial):
+            for place, (code, record) in enumerate(memories):
+                assert record.memory is not None
+                height, width = record.memory.shape[-2:]
+                if record.keys is None:
+                    record.keys = attention.memory_keys(record.memory.flatten(1).T).to(dtype)
+                known = (code, height, width)
+                if known not in self._position_keys:
+                    position = self.network.position_of_memory((height, width), code)
+                    self._position_keys[known] = attention.position_keys(position).to(dtype)
+                length = height * width
+                if whole is None:
+                    whole = record.keys.new_empty(layers, len(spatial), len(memories) * length, record.keys.shape[-1])
+                part = whole[:, item, place * length : (place + 1) * length]
+                torch.add(record.keys, self._position_keys[known], out=part)
+        assert whole is not None
+        return list(whole)
 
 
 def _own(tensor: Tensor, *, alone: bool) -> Tensor:

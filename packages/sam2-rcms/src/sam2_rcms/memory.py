@@ -24,6 +24,7 @@ class Record:
         ious: predicted IoUs `(M,)`.
         quality: see `sam2_rcms.rcms.mask_quality`.
         memory: spatial memory `(64, S / 16, S / 16)`; None while it is not encoded yet, or of no more use.
+        keys: attention keys of the memory `(4, L, 256)`, see `cache_memory_keys`; None while nothing has asked for them.
     """
 
     low: Tensor | None
@@ -32,10 +33,11 @@ class Record:
     ious: Tensor
     quality: float
     memory: Tensor | None = None
+    keys: Tensor | None = None
 
     def nbytes(self) -> int:
         """Return the bytes of its tensors."""
-        tensors = (self.low, self.pointer, self.ious, self.memory)
+        tensors = (self.low, self.pointer, self.ious, self.memory, self.keys)
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
 
 
@@ -90,7 +92,7 @@ class ObjectMemory:
             age = frame + 1 - old
             record = self.tracked[old]
             if age > rules.spatial_reach:
-                record.memory = record.low = None
+                record.memory = record.low = record.keys = None
             if age > max(rules.spatial_reach, rules.pointers - 1):
                 del self.tracked[old]
         for seen in [index for index in self.visited if index < frame]:

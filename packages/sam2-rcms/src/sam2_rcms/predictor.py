@@ -5,7 +5,7 @@ The calls are those that users of SAM 2 know; masks come out as logits at the si
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sam2_rcms.config import POSTPROCESSING, PRESETS, PredictorConfig
+from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
 from sam2_rcms.frames import open_video
 from sam2_rcms.memory import Clicks, ObjectMemory, Record
 from sam2_rcms.model import NO_OBJECT, SAM2
 from sam2_rcms.overlap import separate
+from sam2_rcms.prompts import read_clicks
 from sam2_rcms.state import Keep, VideoState
-from vos_core.config import build_config
 from vos_core.contract import Precision
 from vos_core.errors import MaskError, UsageError
 from vos_core.io.frames import FrameSource, prefetch
@@ -30,8 +30,6 @@ from vos_core.types import RgbImage
 
 FrameMasks = tuple[int, list[int], Tensor]
 """Frame index, object ids, and their logits float32 `(N, 1, H, W)` at the size of the video; above 0 = object."""
-BOX_LABELS = (2, 3)
-"""Labels of a box's corners among clicks: top left, bottom right."""
 
 
 class VideoPredictor:
@@ -83,6 +81,8 @@ class VideoPredictor:
             FrameError: the video cannot be read.
             UsageError: an option of SAM 2 that has no counterpart.
         """
+        if keep not in ("all", "window"):
+            raise UsageError(f"keep='{keep}'", expected="all or window")
         if not offload_video_to_cpu or offload_state_to_cpu:
             raise UsageError(
                 "offload_video_to_cpu=False and offload_state_to_cpu=True do not exist here",
@@ -152,7 +152,7 @@ class VideoPredictor:
             UsageError: no such frame, or clicks that do not make sense.
         """
         state.check_frame(frame_idx)
-        clicks = _clicks(points, labels, box, clear_old_points=clear_old_points)
+        clicks = read_clicks(points, labels, box, clear_old_points=clear_old_points)
         height, width = state.size
         scale = np.asarray([width, height] if normalize_coords else [1, 1], np.float32)
         clicks.points = clicks.points / scale * np.float32(self.config.image_size)
@@ -374,69 +374,3 @@ class VideoPredictor:
 
 def _any_new_cond(state: VideoState, frame: int) -> bool:
     return any(frame in memory.new_cond for memory in state.objects.values())
-
-
-def _clicks(
-    points: npt.ArrayLike | Tensor | None,
-    labels: npt.ArrayLike | Tensor | None,
-    box: npt.ArrayLike | Tensor | None,
-    *,
-    clear_old_points: bool,
-) -> Clicks:
-    if (points is None) != (labels is None):
-        raise UsageError("points and labels were not given together", fix="Give one label (1 or 0) per point")
-    if points is None and box is None:
-        raise UsageError("neither points nor a box was given")
-    places = np.zeros((0, 2), np.float32) if points is None else np.asarray(points, np.float32)
-    kinds = np.zeros(0, np.int64) if labels is None else np.asarray(labels)
-    if places.ndim != 2 or places.shape[1] != 2 or kinds.shape != (len(places),) or not np.isfinite(places).all():
-        raise UsageError(f"points {places.shape} with labels {kinds.shape}", expected="finite (P, 2) and (P,)")
-    if not np.isin(kinds, (0, 1, *BOX_LABELS)).all():
-        raise UsageError(f"click labels {sorted(set(kinds.tolist()))}", expected="1 = on the object, 0 = not on it")
-    kinds = kinds.astype(np.int64)
-    if box is None:
-        return Clicks(places, kinds)
-    if not clear_old_points:
-        raise UsageError("a box cannot be added to earlier clicks: it must come before them", fix="Use clear_old_points=True")
-    corners = np.asarray(box, np.float32).reshape(-1)
-    if corners.shape != (4,) or not np.isfinite(corners).all() or (corners[2:] < corners[:2]).any():
-        raise UsageError(f"box {np.asarray(box).tolist()}", expected="x0, y0, x1, y1 with x0 <= x1 and y0 <= y1")
-    return Clicks(np.concatenate((corners.reshape(2, 2), places)), np.concatenate((np.asarray(BOX_LABELS, np.int64), kinds)))
-
-
-def build_predictor(
-    preset: str = "b+_rcms",
-    *,
-    weights: Path | None = None,
-    device: str = "cpu",
-    precision: Precision = "fp32",
-    apply_postprocessing: bool = True,
-    batch_objects: bool = True,
-    seed: int = 0,
-    options: Mapping[str, object] | None = None,
-) -> VideoPredictor:
-    """Return a predictor of a preset, with SAM 2's post-processing of interactive use.
-
-    Args:
-        preset: one of `sam2_rcms.config.PRESETS`.
-        weights: a checkpoint file; None = untrained weights of `seed`.
-        device: torch device string.
-        precision: fp32 is the parity path.
-        apply_postprocessing: stable single masks, binary prompt masks, holes of up to 8 low-resolution pixels filled.
-        batch_objects: compute objects together.
-        seed: for untrained weights.
-        options: fields of `PredictorConfig`.
-
-    Raises:
-        UsageError: no such preset or option.
-        WeightsError: weights that cannot be read or do not fit.
-    """
-    from sam2_rcms.weights import load_network
-
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset '{preset}'", expected=f"one of: {', '.join(PRESETS)}")
-    found = PRESETS[preset]
-    layers: list[Mapping[str, object]] = [found.options, POSTPROCESSING if apply_postprocessing else {}, options or {}]
-    config = build_config(PredictorConfig, *layers)
-    network = load_network(weights, found.size, seed=seed)
-    return VideoPredictor(network, config, device=device, precision=precision, batch_objects=batch_objects)

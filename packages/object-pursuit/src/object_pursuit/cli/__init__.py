@@ -14,6 +14,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pretrain": ("object_pursuit.cli.pretrain", "Learn codes of many objects, hypernetwork and encoder jointly."),
     "oneshot": ("object_pursuit.cli.oneshot", "Fit a network to the first images of a sequence and score it."),
     "remove-redundancy": ("object_pursuit.cli.remove_redundancy", "Drop bases that the others can express."),
+    "segment": ("object_pursuit.cli.segment", "Find objects whose codes are known in a video, without a mask."),
+    "reid": ("object_pursuit.cli.reid", "Say which known code claims each object of a data set."),
     "experiment": ("object_pursuit.cli.experiment", "Check the method's claims on a stream of drawn objects; write a page."),
     "explore": ("object_pursuit.cli.explore", "Draw the space of codes: places, neighbours, masks in between."),
     "gen-bases": ("object_pursuit.cli.gen_bases", "Write the bases of a joint checkpoint as files."),
@@ -28,5 +30,5 @@ COMMANDS: dict[str, tuple[str, str]] = {
 def main() -> None:
     """Learn a growing space of objects, and segment each of them in any image.
 
-    Example: object-pursuit synth-data objects && object-pursuit pursue --preset tiny --data objects --out run
+    Example: object-pursuit infer --video clip.mp4 --mask first.png --output out
     """

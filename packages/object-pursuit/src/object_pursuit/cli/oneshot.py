@@ -26,10 +26,16 @@ from vos_core.cli.options import device_options, json_option
 @click.option(*words("masks"), "masks", type=PATH, help="Folder of their masks, same stems.")
 @click.option(*words("out"), "out", type=PATH, default=Path("checkpoints_nshot"), show_default=True, help="Output folder.")
 @click.option(
-    *words("model"), "model", type=click.Choice(["coeffnet", "singlenet", "deeplab", "unet"]), default="coeffnet", show_default=True
+    *words("model"),
+    "model",
+    type=click.Choice(["coeffnet", "singlenet", "deeplab", "unet"]),
+    default="coeffnet",
+    show_default=True,
 )
 @click.option(*words("bases"), "bases", type=OptionalPath(), help="Base codes: folder or joint checkpoint (coeffnet).")
-@click.option(*words("dataset"), "dataset", default="DAVIS", show_default=True, help="DAVIS and others crop at random; iThor not.")
+@click.option(
+    *words("dataset"), "dataset", default="DAVIS", show_default=True, help="DAVIS and others crop at random; iThor not."
+)
 @click.option(*words("n"), "shots", type=int, default=1, show_default=True, help="Images to train on; 0 = all.")
 @click.option(*words("nval"), "nval", type=int, default=400, show_default=True, help="Images scored as published; 0 = all.")
 @click.option(*words("shuffle"), "shuffle", type=int, default=3, show_default=True, help="Seed of the image order (iThor only).")
@@ -51,7 +57,7 @@ def command(as_json: bool, **options: Any) -> None:
     Quality by the published protocol (dropout on, random crops, training images among the scored) stands beside clean scores:
     whole images, dropout off, training images left out. For masks of a video use infer.
 
-    Example: object-pursuit oneshot --imgs clip/imgs --masks clip/masks --bases joint.pth --hypernet joint.pth --backbone joint.pth
+    Example: object-pursuit oneshot --imgs clip/imgs --masks clip/masks --bases j.pth --hypernet j.pth --backbone j.pth
     """
     from object_pursuit.cli.oneshot_run import run_oneshot
     from vos_core.cli.printing import print_json

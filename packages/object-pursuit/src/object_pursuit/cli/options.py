@@ -46,9 +46,7 @@ def network_options(function: F) -> F:
     return _stack(
         click.option("--preset", type=click.Choice(list(PRESETS)), help="Network without files; tiny is for 64-pixel images."),
         click.option(*words("z_dim", short="dim"), "z_dim", type=click.IntRange(1), help="Numbers in a code [default: 100]."),
-        click.option(
-            *words("use_backbone"), "use_backbone", is_flag=True, help="Share one encoder; else it is generated, too."
-        ),
+        click.option(*words("use_backbone"), "use_backbone", is_flag=True, help="Share one encoder; else it is generated, too."),
         click.option(*words("hypernet"), "hypernet", type=OptionalPath(), help="hypernet.pth or a joint checkpoint; None."),
         click.option(*words("backbone"), "backbone", type=OptionalPath(), help="backbone.pth or a joint checkpoint; None."),
         click.option(

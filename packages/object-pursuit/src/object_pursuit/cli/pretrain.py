@@ -14,7 +14,9 @@ from vos_core.errors import UsageError
 
 @click.command("pretrain")
 @click.option(*words("data"), "data", type=PATH, multiple=True, help="Folder of objects; repeatable, each with its --dataset.")
-@click.option(*words("dataset"), "dataset", multiple=True, help="iThor, DAVIS, CO3D, YouTube-VOS (VOS) or custom [default: DAVIS].")
+@click.option(
+    *words("dataset"), "dataset", multiple=True, help="iThor, DAVIS, CO3D, YouTube-VOS (VOS) or custom [default: DAVIS]."
+)
 @click.option(*words("out"), "out", type=PATH, help="The same as --output.")
 @click.option(*words("model"), "model", type=click.Choice(["Multinet", "MultiDeeplab"]), default="Multinet", show_default=True)
 @click.option(*words("batch_size"), "batch_size", type=click.IntRange(2), default=8, show_default=True, help="Images a step.")

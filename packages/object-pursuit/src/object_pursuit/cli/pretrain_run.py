@@ -71,7 +71,9 @@ def start_network(
     if start is not None:
         load_strict(network, read_state(start), source=str(start))
         return network
-    encoder = network.main_net.backbone if options.model == "MultiDeeplab" else network.backbone
+    encoder = (
+        network.get_submodule("main_net.backbone") if options.model == "MultiDeeplab" else getattr(network, "backbone", None)
+    )
     if isinstance(encoder, nn.Module):
         if backbone is not None:
             load_backbone(encoder, backbone)

@@ -10,7 +10,6 @@ import click
 from object_pursuit.cli.options import (
     PATH,
     OptionalPath,
-    image_size,
     network_options,
     resize_option,
     say,
@@ -18,6 +17,7 @@ from object_pursuit.cli.options import (
     write_run_file,
 )
 from vos_core.cli.options import device_options, json_option
+from vos_core.errors import InterruptError
 
 
 @click.command("pursue")
@@ -34,9 +34,13 @@ from vos_core.cli.options import device_options, json_option
 @click.option(*words("eval"), "evaluate", is_flag=True, help="Score all codes afterwards: evaluation.json.")
 @click.option("--keep", type=click.Choice(["best", "last"]), help="Epoch of a fit that is kept [default: best].")
 @click.option("--partial-batches", type=click.Choice(["keep", "drop"]), help="Of small objects [default: keep].")
-@click.option("--dropout", type=click.Choice(["always", "train", "never"]), help="When generated networks drop [default: always].")
+@click.option(
+    "--dropout", type=click.Choice(["always", "train", "never"]), help="When generated networks drop [default: always]."
+)
 @click.option("--clip-value", type=float, help="Clip gradient values to +- this [default: no clipping].")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set another option of the pursuit, such as beta=0.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set another option of the pursuit, such as beta=0."
+)
 @click.option("--config", "config_file", type=PATH, help="YAML file with options of the pursuit.")
 @click.option("--label", type=click.IntRange(1), help="Object id in palette masks [default: any object].")
 @click.option("--no-repeats", is_flag=True, help="Do not meet earlier objects again.")
@@ -66,7 +70,13 @@ def command(context: click.Context, /, out: Path, as_json: bool, **options: Any)
         return
     pursuit = plan.build()
     write_run_file(out, "pursue", arguments)
-    rounds = pursuit.run()
+    try:
+        rounds = pursuit.run()
+    except KeyboardInterrupt:
+        raise InterruptError(
+            f"interrupted in round {pursuit.state.round + 1} of {len(plan.stream)}; {pursuit.state.round} rounds are kept",
+            fix="Run the same command again to go on",
+        ) from None
     counts: dict[str, int] = {}
     for one in rounds:
         counts[one.verdict] = counts.get(one.verdict, 0) + 1
@@ -89,5 +99,3 @@ def command(context: click.Context, /, out: Path, as_json: bool, **options: Any)
     if "failed" in counts:
         click.echo(f"{counts['failed']} rounds failed: see {out}/pursuit_log.txt", err=True)
         context.exit(1)
-
-

@@ -8,9 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-
 from object_pursuit.cli.options import image_size
-from object_pursuit.data.images import ObjectEntry, ObjectFolder
+from object_pursuit.data.images import Label, ObjectEntry, ObjectFolder
 from object_pursuit.data.objects import CO3D_LIMIT, dataset_name, open_objects
 from object_pursuit.data.order import object_stream
 from object_pursuit.data.shapes import held_object, object_name
@@ -19,8 +18,7 @@ from object_pursuit.pursuit import Pursuit, PursuitOptions, StartPoint, publishe
 from object_pursuit.pursuit.options import TINY
 from object_pursuit.samples import ObjectImages
 from object_pursuit.start import choose_config, prepare_start
-from vos_core.cli.run import merge_options
-from vos_core.config import build_config
+from vos_core.config import build_config, parse_assignments, read_yaml
 from vos_core.errors import UsageError
 from vos_core.run.device import apply_threads, check_precision, choose_device
 
@@ -57,7 +55,9 @@ class ObjectSource:
         if not self.entries:
             drawn = {object_name(i): i for i in range(DRAWN.stop)}
             if name not in drawn:
-                raise UsageError(f"there is no drawn object '{name}'", fix="Pass --data with the folder that the run was made from")
+                raise UsageError(
+                    f"there is no drawn object '{name}'", fix="Pass --data with the folder that the run was made from"
+                )
             return held_object(drawn[name], DRAWN_IMAGES, seed=self.seed, size=self.size[0])
         for entry in self.entries:
             if name in (entry.name, entry.data_dir):
@@ -79,7 +79,7 @@ def open_source(options: Mapping[str, Any], *, default: str = "CO3D") -> tuple[O
         if not tiny:
             raise UsageError("--data is missing", expected="a folder of objects", fix="Or try --preset tiny, which draws its own")
         return ObjectSource((), (size[0], size[0]), options["seed"]), dataset
-    label = options.get("label") or "any"
+    label: Label = options.get("label") or "any"
     return ObjectSource(open_objects(dataset, options["data"], label=label), size, options["seed"]), dataset
 
 
@@ -183,7 +183,8 @@ def plan_pursuit(out: Path, options: Mapping[str, Any], *, tell: Callable[[str],
         "seed": options["seed"],
     }
     given = {name: value for name, value in named.items() if value is not None}
-    settings = build_config(PursuitOptions, merge_options(options["config_file"], options["assignments"]), given, base=base)
+    told = read_yaml(options["config_file"]) if options["config_file"] is not None else {}
+    settings = build_config(PursuitOptions, told, given, parse_assignments(options["assignments"]), base=base)
     stream = object_stream(
         source.names,
         strategy=options["order"],
@@ -192,5 +193,3 @@ def plan_pursuit(out: Path, options: Mapping[str, Any], *, tell: Callable[[str],
         limit=CO3D_LIMIT if dataset == "CO3D" else None,
     )
     return PursuitPlan(out, source, tuple(stream), settings, options, device, tell)
-
-

@@ -30,10 +30,10 @@ from vos_core.cli.options import device_options, json_option
 def command(as_json: bool, **options: Any) -> None:
     """Try to express every base by the others, worst first, and keep those that cannot be expressed.
 
-    OUT gets the surviving codes in order of ascending quality, and base_info.json with a verdict on every base. Qualities that the
-    records do not tell are measured first.
+    OUT gets the surviving codes in order of ascending quality, and base_info.json with a verdict on every base. Qualities that
+    the records do not tell are measured first.
 
-    Example: object-pursuit remove-redundancy --bases joint.pth --hypernet joint.pth --backbone joint.pth --records pretrain_info.json
+    Example: object-pursuit remove-redundancy --bases j.pth --hypernet j.pth --backbone j.pth --records pretrain_info.json
     """
     from object_pursuit.cli.pursue_run import device_of, open_source
     from object_pursuit.redundancy import FIT, kept, read_records, remove_redundant

@@ -109,7 +109,7 @@ def _co3d(root: Path, label: Label) -> list[ObjectEntry]:
 
 def _davis(root: Path, label: Label) -> list[ObjectEntry]:
     opened: Iterable[Clip]
-    if any(root.glob("ImageSets")) or any(root.glob("*/ImageSets")) or any(root.glob("*/*/ImageSets")):
+    if _davis_lists(root):
         opened = open_layout("davis", root, _davis_split(root), year=2016)
     else:  # frames and masks alone: every sequence counts
         findings = Findings()
@@ -123,10 +123,15 @@ def _davis(root: Path, label: Label) -> list[ObjectEntry]:
     return [_entry(clip, data_dir=clip.name, label=label, crop=True) for clip in opened]
 
 
+def _davis_lists(root: Path) -> list[Path]:
+    places = (root, root / "2016", root / "2017" / "trainval", root / "trainval")
+    return [place / "ImageSets" for place in places if (place / "ImageSets").is_dir()]
+
+
 def _davis_split(root: Path) -> str:
     """Return `trainval`, or the one split that a partial copy lists."""
-    for lists in sorted(root.rglob("ImageSets"))[:3]:
-        found = {path.stem for path in lists.rglob("*.txt")}
+    for lists in _davis_lists(root):
+        found = {path.stem for folder in ("480p", "2016", "1080p") for path in (lists / folder).glob("*.txt")}
         if "trainval" in found or {"train", "val"} <= found:
             return "trainval"
         for split in ("val", "train"):

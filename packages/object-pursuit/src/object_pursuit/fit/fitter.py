@@ -16,7 +16,7 @@ from object_pursuit.model import CodeNetwork, Coeffnet, Singlenet
 from object_pursuit.quality import batch_quality, positive_weight
 from object_pursuit.samples import Samples
 from vos_core.contract import Precision
-from vos_core.errors import VosError
+from vos_core.errors import UsageError, VosError
 from vos_core.training.loop import autocast
 from vos_core.training.optim import build_optimizer, parameter_groups
 
@@ -58,6 +58,9 @@ class Fitter:
         rehearsal: remembered codes, with a network whose hypernetwork is trained.
         device: where it computes; the model is there already.
         precision: of the segmentation; the memory term is always float32, since its targets are.
+
+    Raises:
+        UsageError: fp16, which would need its losses scaled.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Fitter:
         device: str = "cpu",
         precision: Precision = "fp32",
     ) -> None:
+        if precision == "fp16":
+            raise UsageError("fits in fp16 would need their losses scaled", fix="Use --precision bf16 or fp32")
         self.model, self.options, self.rehearsal = model, options, rehearsal
         self.device, self.precision = torch.device(device), precision
         self.optimizer = rmsprop(model, lr=options.lr)
@@ -98,9 +103,7 @@ class Fitter:
         self.optimizer.step()
         return StepFigures(float(loss.detach()), 1.0 if weight is None else weight, remembered)
 
-    def evaluate(
-        self, batches: Iterable[Samples], *, encoders: Iterable[EncoderFunction | None] | None = None
-    ) -> list[float]:
+    def evaluate(self, batches: Iterable[Samples], *, encoders: Iterable[EncoderFunction | None] | None = None) -> list[float]:
         """Return the quality of each batch, with the weights generated once.
 
         Args:

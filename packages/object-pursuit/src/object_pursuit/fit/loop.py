@@ -18,7 +18,6 @@ from object_pursuit.samples import ObjectImages, Samples
 from vos_core.errors import UsageError
 from vos_core.io.atomic import output_error
 
-
 _SCORING = 2**30
 """Crops of scored images are numbered from here, so that they differ from those trained on."""
 
@@ -170,9 +169,7 @@ def fit_object(
             break
     if kept is not None:
         fitter.model.load_state_dict(kept, strict=False)
-    return FitResult(
-        best, history[-1] if history else 0.0, epoch, best_epoch, steps, time.perf_counter() - begun, tuple(history)
-    )
+    return FitResult(best, history[-1] if history else 0.0, epoch, best_epoch, steps, time.perf_counter() - begun, tuple(history))
 
 
 def _snapshot(model: nn.Module) -> dict[str, Tensor]:

@@ -30,7 +30,9 @@ class FitOptions(Config):
     metric: Metric = Field(default="dice", description="what quality is: mean Dice, or the overlap pooled over a batch")
     eval_every: float = Field(default=1.0, gt=0, description="epochs between evaluations")
     target: float | None = Field(default=None, description="stop as soon as the quality exceeds this")
-    keep: Literal["best", "last"] = Field(default="best", description="which epoch's network is kept; the original keeps the last")
+    keep: Literal["best", "last"] = Field(
+        default="best", description="which epoch's network is kept; the original keeps the last"
+    )
     partial_batches: Literal["keep", "drop"] = Field(
         default="keep",
         description="keep: small objects get smaller batches, incomplete evaluation batches count; drop: as the original",

@@ -115,7 +115,7 @@ class Hypernet(nn.Module):
     @property
     def widest_map(self) -> int:
         """Numbers in the widest map that one code passes through; what memory a pass needs."""
-        return max(block.widest_map for block in self.blocks.values())
+        return max(int(block.widest_map) for block in self.blocks.values())  # type: ignore[arg-type]
 
     def forward(self, z: Tensor) -> dict[str, Tensor]:
         """Return `<layer>.weight` (out, in, k, k), `<layer>.bn_weight` (out) and `<layer>.bn_bias` (out) for every layer.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +65,7 @@ def count_codes(weights: Weights) -> int:
     return weight.shape[0] if weight.ndim == 5 else 1
 
 
-def conv(x: Tensor, weights: Weights, layer: str, *, shared: bool, bias: Tensor | None = None, **geometry: int) -> Tensor:
+def conv(x: Tensor, weights: Weights, layer: str, *, shared: bool, bias: Tensor | None = None, **geometry: Any) -> Tensor:
     """Return the convolution of `x` with a generated kernel; `shared` says that all codes see the same `x`."""
     weight = weights[f"{layer}.weight"]
     if weight.ndim == 4:
@@ -72,7 +73,7 @@ def conv(x: Tensor, weights: Weights, layer: str, *, shared: bool, bias: Tensor 
     return F.conv2d(x, weight.flatten(0, 1), bias, groups=1 if shared else weight.shape[0], **geometry)
 
 
-def conv_norm(x: Tensor, weights: Weights, layer: str, *, shared: bool = False, **geometry: int) -> Tensor:
+def conv_norm(x: Tensor, weights: Weights, layer: str, *, shared: bool = False, **geometry: Any) -> Tensor:
     """Return convolution and batch norm with generated gain and offset, always with the statistics of the batch."""
     x = conv(x, weights, layer, shared=shared, **geometry)
     gain, offset = weights[f"{layer}.bn_weight"].flatten(), weights[f"{layer}.bn_bias"].flatten()
@@ -132,4 +133,4 @@ def _beside(parts: list[Tensor], codes: int) -> Tensor:
     """Concatenate channels code by code."""
     if codes == 1:
         return torch.cat(parts, 1)
-    return torch.cat([part.unflatten(1, (codes, -1)) for part in parts], 2).flatten(1, 2)
+    return torch.cat([part.reshape(part.shape[0], codes, -1, *part.shape[2:]) for part in parts], 2).flatten(1, 2)

@@ -75,7 +75,7 @@ class Pursuit:
         out: folder of the pursuit.
         names: of code files.
         save_interval: keep a snapshot before every round that this divides; 0 = none.
-        on_error: `stop` raises an error of a round, so that the next run repeats the round; `skip` records it as failed and goes on.
+        on_error: `stop` raises an error of a round, so that the next run repeats it; `skip` records it as failed and goes on.
         resume: go on with what the folder holds, or begin anew.
         device: torch device string.
         precision: of segmentation.
@@ -142,7 +142,9 @@ class Pursuit:
         objects = start.objects if start.objects is not None else bases
         for codes, write in ((bases, self.store.write_base), (objects, self.store.write_object)):
             if codes.shape[1] != self.hypernet.z_dim:
-                raise UsageError(f"codes have {codes.shape[1]} numbers", expected=f"{self.hypernet.z_dim}, as the hypernetwork takes")
+                raise UsageError(
+                    f"codes have {codes.shape[1]} numbers", expected=f"{self.hypernet.z_dim}, as the hypernetwork takes"
+                )
             for index, code in enumerate(codes):
                 write(index, code, self._generate(code))
         state = PursuitState(

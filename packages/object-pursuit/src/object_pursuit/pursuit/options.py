@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -57,7 +57,7 @@ class PursuitOptions(Config):
             **self._shared(),
         )
 
-    def _shared(self) -> dict[str, object]:
+    def _shared(self) -> dict[str, Any]:
         names = ("batch", "val_share", "max_images", "clip_value", "keep", "partial_batches")
         return {name: getattr(self, name) for name in names}
 

@@ -68,7 +68,9 @@ class PursuitStore:
         if self.out.exists():
             strange = sorted(p.name for p in self.out.iterdir() if p.name not in known and not p.name.startswith("."))
             if strange:
-                raise UsageError(f"{self.out} is not empty ({', '.join(strange[:3])}) and holds no pursuit", fix="Choose another --out")
+                raise UsageError(
+                    f"{self.out} is not empty ({', '.join(strange[:3])}) and holds no pursuit", fix="Choose another --out"
+                )
         for folder in (self.zs, self.bases, self.checkpoint, self.out / "explored_objects"):
             shutil.rmtree(folder, ignore_errors=True)
             try:

@@ -30,7 +30,7 @@ class Size(NamedTuple):
 
 def to_map(tokens: Tensor, size: Size) -> Tensor:
     """Return `(B, C, h, w)` of tokens `(B, L, C)`: a channels-last view, no copy."""
-    return tokens.unflatten(1, size).permute(0, 3, 1, 2)
+    return tokens.reshape(len(tokens), *size, tokens.shape[2]).permute(0, 3, 1, 2)
 
 
 def to_tokens(map_: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
     """
     if heads == 1 and not torch.is_grad_enabled():
         return attend_frames(query, key, value, frames=0)[0]
-    q, k, v = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key, value))
+    q, k, v = (_by_head(x, heads) for x in (query, key, value))
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
@@ -74,7 +74,8 @@ def attend_frames(query: Tensor, key: Tensor, value: Tensor, *, frames: int) -> 
         rows = slice(first, first + step)
         weights = torch.softmax(torch.bmm(scaled[:, rows], keys), 2)  # summed in float32 whatever the dtype
         if mass is not None:
-            mass[:, rows] = weights.unflatten(2, (frames, -1)).sum(3, dtype=torch.float32)
+            by_frame = weights.view(*weights.shape[:2], frames, -1)
+            mass[:, rows] = by_frame.sum(3, dtype=torch.float32)
         out[:, rows] = torch.bmm(weights, value)
     return out, mass
 
@@ -90,14 +91,20 @@ def frame_mass(query: Tensor, key: Tensor, *, heads: int, frames: int) -> Tensor
         heads: attention heads.
         frames: how many.
     """
-    q, k = (x.unflatten(2, (heads, -1)).transpose(1, 2) for x in (query, key))
+    q, k = _by_head(query, heads), _by_head(key, heads)
     scaled, keys = q * (1 / math.sqrt(q.shape[3])), k.transpose(2, 3)
     step = _rows_at_once(query, 4 * heads * len(query) * key.shape[1])
     parts = []
     for first in range(0, query.shape[1], step):
         scores = torch.matmul(scaled[:, :, first : first + step], keys).float()
-        parts.append(torch.softmax(scores.unflatten(3, (frames, -1)).logsumexp(4), 3).mean(1))
+        by_frame = scores.view(*scores.shape[:3], frames, -1)
+        parts.append(torch.softmax(by_frame.logsumexp(4), 3).mean(1))
     return torch.cat(parts, 1)
+
+
+def _by_head(tokens: Tensor, heads: int) -> Tensor:
+    """Return `(B, heads, L, D)` of tokens `(B, L, heads * D)`."""
+    return tokens.reshape(*tokens.shape[:2], heads, -1).transpose(1, 2)
 
 
 def _rows_at_once(query: Tensor, row_bytes: int) -> int:

@@ -6,7 +6,7 @@ They hold no state, so that training can run them with gradients and the streami
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +104,11 @@ class LongShortTermTransformer(nn.Module):
         for parameter in self.layers.parameters():
             if parameter.ndim > 1:
                 nn.init.xavier_uniform_(parameter)
+
+    @property
+    def blocks(self) -> list[GatedPropagationLayer | LongShortTermLayer]:
+        """The layers by what they are."""
+        return list(cast("Sequence[GatedPropagationLayer | LongShortTermLayer]", self.layers))
 
     def forward(
         self,
@@ -228,7 +233,7 @@ class AOTNetwork(nn.Module):
 
     def write(self, pending: Sequence[Pending], id_emb: Tensor) -> list[LayerMemory]:
         """Return the memory of a frame once its identity embedding `(B, L, 256)` is known."""
-        return [layer.write(left, id_emb) for layer, left in zip(self.LSTT.layers, pending, strict=True)]
+        return [layer.write(left, id_emb) for layer, left in zip(self.LSTT.blocks, pending, strict=True)]
 
     def decode(self, maps: Tensor, features: Features) -> Tensor:
         """Return logits `(B, 11, H / 4, W / 4)`, background first; unused identities are not masked."""

@@ -34,8 +34,8 @@ def random_crop(images: Sequence[RgbImage], labels: Sequence[Labels], rng: np.ra
     height, width = labels[0].shape
     factor = SHORT_SIDE / SIZE * size * rng.uniform(0.7, 1.3) / min(height, width)
     full = (max(1, round(width * factor)), max(1, round(height * factor)))
-    images = [cv2.resize(image, full, interpolation=cv2.INTER_CUBIC) for image in images]
-    labels = [cv2.resize(label, full, interpolation=cv2.INTER_NEAREST) for label in labels]  # type: ignore[misc]
+    images = [np.asarray(cv2.resize(image, full, interpolation=cv2.INTER_CUBIC), np.uint8) for image in images]
+    labels = [np.asarray(cv2.resize(label, full, interpolation=cv2.INTER_NEAREST), np.uint8) for label in labels]
     for _ in range(TRIES):
         top, left = (int(rng.integers(max(0, side - size) + 1)) for side in (full[1], full[0]))
         box = (slice(top, top + size), slice(left, left + size))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -22,10 +22,10 @@ IDENTITY_BANK = "patch_wise_id_bank"
 CLIP_NORM = 5.0
 
 
-def rate_schedule(steps: int) -> Schedule:
-    """Return step -> share of the way from a group's floor to its rate: a warm-up line, then a polynomial of power 0.9."""
-    warm = int(WARM_UP * steps)
-    return warmed(polynomial(steps - warm, power=POWER), steps=warm) if warm else polynomial(steps, power=POWER)
+def rate_schedule(steps: int, *, warm_up: float = WARM_UP, power: float = POWER) -> Schedule:
+    """Return step -> share of the way from a group's floor to its rate: a line over `warm_up` of the steps, then a polynomial."""
+    warm = int(warm_up * steps)
+    return warmed(polynomial(steps - warm, power=power), steps=warm) if warm else polynomial(steps, power=power)
 
 
 def parameter_groups_of(
@@ -39,11 +39,11 @@ def parameter_groups_of(
         no_decay: see `NO_DECAY`.
         encoder_ratio: of the encoder's rate above the floor to that of the rest.
     """
-    parts: Mapping[str, list[tuple[str, nn.Parameter]]] = {"encoder.": [], IDENTITY_BANK: [], "": []}
+    parts: dict[str, list[tuple[str, nn.Parameter]]] = {"encoder.": [], IDENTITY_BANK: [], "": []}
     for name, parameter in network.named_parameters():
         parts[next(part for part in parts if part in name)].append((name, parameter))
     groups = []
-    for part, named in parts.items():
+    for part, named in reversed(parts.items()):  # the first group's rate is the one that is logged
         rate = stage.min_lr + (encoder_ratio if part == "encoder." else 1.0) * (stage.lr - stage.min_lr)
         decay = no_decay_for_vectors(stage.weight_decay, names=tuple(no_decay))
         for group in parameter_groups(named, lr=rate, weight_decay=decay):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sam2_rcms.train.presets import PRESETS, load_config
-from vos_core.cli.options import given, training_options
+from vos_core.cli.options import training_options
 from vos_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,17 +36,14 @@ _PATH = click.Path(path_type=Path)
 @click.option("--picture-every", type=click.IntRange(1), default=500, show_default=True, help="Steps between pictures.")
 @click.option("--print-config", is_flag=True, help="Print the resolved configuration as YAML and stop.")
 @training_options
-@click.pass_context
-def command(context: click.Context, /, **options: Any) -> None:
-    r"""Fine-tune SAM 2.1 on videos; the same command goes on where a run stopped, bit for bit on a CPU.
+def command(**options: Any) -> None:
+    """Fine-tune SAM 2.1 on videos; the same command goes on where a run stopped, bit for bit on a CPU.
 
     Stage 1 trains the whole network on short clips, stage 2 (LVT, MSS) the rest on long ones with the image encoder frozen.
 
-    \b
-    Example: sam2-rcms train -c b+_stage1 --data MOSEv2 -o saves/stage1
-             sam2-rcms train -c b+_stage2 --data MOSEv2 --weights saves/stage1/model.pt -o saves/stage2
+    Example: sam2-rcms train -c b+_stage2 --data MOSEv2 --weights saves/stage1/model.pt -o saves/stage2
     """
-    config = _configuration(context, options)
+    config = _configuration(options)
     if options["print_config"]:
         import yaml
 
@@ -59,7 +56,12 @@ def command(context: click.Context, /, **options: Any) -> None:
     _run(config, options)
 
 
-def _configuration(context: click.Context, options: dict[str, Any]) -> TrainConfig:
+for _parameter in command.params:
+    if isinstance(_parameter, click.Option) and _parameter.name in ("accumulate", "num_workers"):
+        _parameter.default, _parameter.show_default = None, "the configuration's"
+
+
+def _configuration(options: dict[str, Any]) -> TrainConfig:
     from vos_core.config import build_config
 
     named = ("root", "layout", "split", "img_folder", "gt_folder", "file_list_txt")
@@ -70,13 +72,10 @@ def _configuration(context: click.Context, options: dict[str, Any]) -> TrainConf
     elif data.get("img_folder") is not None:
         data |= {"root": None}
     config = load_config(options["config"], options["assignments"], data=data)
-    changed = {name: options[name] for name in ("weights", "steps", "seed", "save_every") if options[name] is not None}
-    for option, field in (("accumulate", "accumulate"), ("num_workers", "workers")):
-        if given(context, option):
-            changed[field] = options[option]
-    if options["precision"] is not None:
-        changed["precision"] = options["precision"]
-    elif not options["print_config"] and not _on_cuda(options["device"]):
+    fields = {"weights": "weights", "steps": "steps", "seed": "seed", "save_every": "save_every"}
+    fields |= {"accumulate": "accumulate", "num_workers": "workers", "precision": "precision"}
+    changed = {field: value for option, field in fields.items() if (value := options[option]) is not None}
+    if "precision" not in changed and not options["print_config"] and not _on_cuda(options["device"]):
         changed["precision"] = "fp32"
     return build_config(type(config), changed, base=config)
 

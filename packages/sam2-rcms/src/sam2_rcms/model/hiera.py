@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sam2_rcms.config import TrunkConfig
+from sam2_rcms.model.attention import attend
 from sam2_rcms.model.layers import MLP, DropPath
 
 
@@ -41,7 +42,7 @@ class MultiScaleAttention(nn.Module):
             query = max_pool(query.reshape(batch, height, width, -1))
             height, width = query.shape[1:3]
             query = query.reshape(batch, height * width, self.heads, -1)
-        out = F.scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
+        out = attend(query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2))
         projected: Tensor = self.proj(out.transpose(1, 2).reshape(batch, height, width, -1))
         return projected
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sam2_rcms.model.position import rotary_table, rotate
+from sam2_rcms.model.attention import attend, mix
+from sam2_rcms.model.position import rotary_table, rotate, rotate_
 
 CHANNELS, MEMORY, HIDDEN = 256, 64, 2048
-QUERIES_AT_ONCE = 512
-"""Rows of the attention matrix in one piece on a CPU; 512 x 30,000 keys are 60 MB in float32."""
 
 
 class RotaryAttention(nn.Module):
@@ -30,7 +31,7 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(source, CHANNELS)
         self.out_proj = nn.Linear(CHANNELS, CHANNELS)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, unplaced: int = 0) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, *, unplaced: int = 0, turned: Tensor | None = None) -> Tensor:
         """Return `(B, L, 256)`.
 
         Args:
@@ -38,57 +39,46 @@ class RotaryAttention(nn.Module):
             key: `(B, K, C)`: grids of L, one after the other, then `unplaced` tokens that are not turned.
             value: `(B, K, C)`.
             unplaced: number of the last keys without a place.
+            turned: `(B, K, 256)` if keys are at hand projected and turned; then `key` is not read.
         """
-        q, k = self.project(query, key, unplaced=unplaced)
+        q, k = self.project(query, key, unplaced=unplaced, turned=turned)
         v = self.v_proj(value)
         q = q.to(v.dtype).expand(v.shape[0], -1, -1)
         rate = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q.unsqueeze(1), k.to(v.dtype).unsqueeze(1), v.unsqueeze(1), dropout_p=rate)
+        out = attend(q.unsqueeze(1), k.to(v.dtype).unsqueeze(1), v.unsqueeze(1), dropout=rate)
         projected: Tensor = self.out_proj(out.squeeze(1))
         return projected
 
-    def project(self, query: Tensor, key: Tensor, *, unplaced: int) -> tuple[Tensor, Tensor]:
-        """Return turned queries `(B or 1, L, 256)` and keys `(B, K, 256)`, float32."""
+    def project(self, query: Tensor, key: Tensor, *, unplaced: int, turned: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return turned queries `(B or 1, L, 256)` and keys `(B, K, 256)`; float32 but for keys that were at hand."""
         side = round(query.shape[1] ** 0.5)
         table = rotary_table(side, CHANNELS, query.device)
-        q, k = rotate(self.q_proj(query), table), self.k_proj(key)
+        if turned is not None:
+            return rotate_(self.q_proj(query).float(), table), turned
+        q, k = self.q_proj(query), self.k_proj(key)
         placed = k.shape[1] - unplaced
+        if not torch.is_grad_enabled():
+            # In place: keys of seven memories are 29 MB an object, and are read once.
+            q, k = rotate_(q.float(), table), k.float()
+            if placed:
+                rotate_(k[:, :placed], table)
+            return q, k
+        q = rotate(q, table)
         if placed == 0:
             return q, k.float()
         turned = rotate(k[:, :placed], table)
         return q, torch.cat((turned, k[:, placed:].float()), 1) if unplaced else turned
 
-    def read_late(self, query: Tensor, key: Tensor, value: Tensor, *, unplaced: int = 0) -> Tensor:
+    def read_late(self, query: Tensor, key: Tensor, value: Tensor, *, unplaced: int = 0, turned: Tensor | None = None) -> Tensor:
         """Return the same as `forward` in evaluation, with values projected after they are mixed.
 
         Mixing is linear and the weights of a query sum to 1, so `softmax(q k) (m W + b) = (softmax(q k) m) W + b`: with 64
         channels instead of 256 the second product costs a quarter. Exact up to rounding.
         """
-        q, k = self.project(query, key, unplaced=unplaced)
+        q, k = self.project(query, key, unplaced=unplaced, turned=turned)
         mixed = mix(q * CHANNELS**-0.5, k, value)
         projected: Tensor = self.out_proj(self.v_proj(mixed))
         return projected
-
-
-def mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return `softmax(query key^T) value`, `(B, L, C')`, a slab of queries at a time.
-
-    Args:
-        query: `(B or 1, L, C)`, already scaled.
-        key: `(B, K, C)`.
-        value: `(B, K, C')`.
-    """
-    half = torch.get_autocast_dtype(query.device.type) if torch.is_autocast_enabled(query.device.type) else torch.float32
-    query, key, value = query.to(half), key.to(half), value.to(half)
-    batch, length = key.shape[0], query.shape[1]
-    out = value.new_empty(batch, length, value.shape[2])
-    for item in range(batch):
-        keys, values = key[item].T, value[item]
-        rows = query[item if query.shape[0] > 1 else 0]
-        for start in range(0, length, QUERIES_AT_ONCE):
-            weights = (rows[start : start + QUERIES_AT_ONCE] @ keys).softmax(-1)
-            torch.mm(weights, values, out=out[item, start : start + QUERIES_AT_ONCE])
-    return out
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -108,13 +98,22 @@ class MemoryAttentionLayer(nn.Module):
         self.dropout2 = nn.Dropout(dropout)
         self.dropout3 = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, memory: Tensor, placed_memory: Tensor, *, pointers: int, late_values: bool) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor,
+        placed_memory: Tensor,
+        *,
+        pointers: int,
+        late_values: bool,
+        turned: Tensor | None = None,
+    ) -> Tensor:
         """Return `(B, L, 256)` of `(B or 1, L, 256)`; `placed_memory` is `memory` plus positions, `(B, K, 64)`."""
         normed = self.norm1(x)
         x = x + self.dropout1(self.self_attn(normed, normed, normed))
         cross = self.cross_attn_image
         read = cross.read_late if late_values else cross.forward
-        x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers))
+        x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
         return x + self.dropout3(self.linear2(self.dropout(F.relu(self.linear1(self.norm3(x))))))
 
 
@@ -135,7 +134,16 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(MemoryAttentionLayer(dropout) for _ in range(4))
         self.norm = nn.LayerNorm(CHANNELS)
 
-    def forward(self, current: Tensor, current_pos: Tensor, memory: Tensor, memory_pos: Tensor, *, pointers: int) -> Tensor:
+    def forward(
+        self,
+        current: Tensor,
+        current_pos: Tensor,
+        memory: Tensor,
+        memory_pos: Tensor,
+        *,
+        pointers: int,
+        keys: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Return the features conditioned on memory, `(B, L, 256)`.
 
         What does not depend on the memory (up to the first layer's self-attention) is computed once for all objects when
@@ -147,14 +155,40 @@ class MemoryAttention(nn.Module):
             memory: `(B, K, 64)`.
             memory_pos: `(B or 1, K, 64)`.
             pointers: how many of the last memory tokens have no place in the grid.
+            keys: each layer's keys `(B, K - pointers, 256)` of the tokens with a place, if they are at hand (`memory_keys`
+                plus `position_keys`); not with gradients.
         """
         x = current + 0.1 * current_pos
         placed = memory + memory_pos
         late = self.late_values and not torch.is_grad_enabled() and not self.training and not x.is_cuda
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, memory, placed, pointers=pointers, late_values=False, use_reentrant=False)
-            else:
-                x = layer(x, memory, placed, pointers=pointers, late_values=late)
+                continue
+            turned = None
+            if keys is not None:
+                last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
+                turned = torch.cat((keys[index], last.to(keys[index].dtype)), 1)
+            x = layer(x, memory, placed, pointers=pointers, late_values=late, turned=turned)
         normed: Tensor = self.norm(x)
         return normed
+
+    def memory_keys(self, memory: Tensor) -> Tensor:
+        """Return every layer's keys `(4, L, 256)` of one spatial memory `(L, 64)`, without its positions.
+
+        Projecting and turning are linear, so keys are the sum of these and `position_keys` (spec section 8.4).
+        """
+        return self._turned([F.linear(memory.float(), layer.weight.float()) for layer in self._key_projections()])
+
+    def position_keys(self, position: Tensor) -> Tensor:
+        """Return what the positions `(L, 64)` of a spatial memory add to its keys `(4, L, 256)`, biases included."""
+        layers = self._key_projections()
+        return self._turned([F.linear(position, layer.weight.float(), layer.bias.float()) for layer in layers])
+
+    def _key_projections(self) -> list[nn.Linear]:
+        layers = [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
+        return [layer.cross_attn_image.k_proj for layer in layers]
+
+    def _turned(self, keys: list[Tensor]) -> Tensor:
+        table = rotary_table(round(keys[0].shape[0] ** 0.5), CHANNELS, keys[0].device)
+        return rotate_(torch.stack(keys).float(), table)

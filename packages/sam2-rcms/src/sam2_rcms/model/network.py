@@ -125,6 +125,7 @@ class SAM2(nn.Module):
         distances: Tensor | None,
         *,
         span: int,
+        keys: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Return the features conditioned on memory, `(B, 256, h, w)` (spec section 2.7).
 
@@ -136,6 +137,7 @@ class SAM2(nn.Module):
             pointers: object pointers `(B, P, 256)`, or None.
             distances: frames between each pointer's frame and this one `(P,)` or `(B, P)`.
             span: what distances are divided by, at least 1.
+            keys: see `MemoryAttention.forward`.
         """
         height, width = stride16.shape[-2:]
         batch = memories[0].shape[0]
@@ -161,9 +163,15 @@ class SAM2(nn.Module):
             memory,
             memory_pos,
             pointers=count,
+            keys=keys,
         )
         conditioned: Tensor = out.transpose(1, 2).unflatten(2, (height, width))
         return conditioned.expand(batch, -1, -1, -1)
+
+    def position_of_memory(self, grid: tuple[int, int], code: int) -> Tensor:
+        """Return the positions `(L, 64)` of a spatial memory of temporal code `code`."""
+        place = sine_map(*grid, MEMORY, self.maskmem_tpos_enc.device).flatten(2).transpose(1, 2)[0]
+        return place + self.maskmem_tpos_enc[code].view(1, MEMORY)
 
     def heads(
         self,

@@ -55,6 +55,13 @@ def rotary_table(side: int, channels: int, device: torch.device | str = "cpu") -
         return torch.polar(torch.ones_like(angle), angle)
 
 
+def rotate_(x: Tensor, table: Tensor) -> Tensor:
+    """Turn float32 `x` `(B, L, C)` in place, as `rotate` does, and return it; for large keys, where copies cost as much."""
+    pairs = torch.view_as_complex(x.view(x.shape[0], -1, table.shape[0], table.shape[1], 2))
+    pairs.mul_(table)
+    return x
+
+
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Return float32 `x` `(B, L, C)` with neighbouring channels turned as pairs; tables repeat along L as often as they fit."""
     pairs = torch.view_as_complex(x.float().reshape(*x.shape[:-1], -1, 2))

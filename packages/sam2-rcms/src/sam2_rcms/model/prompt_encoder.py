@@ -25,7 +25,9 @@ class RandomPositionEncoding(nn.Module):
 
     def forward(self, places: Tensor) -> Tensor:
         """Return float32 `(..., 256)` of `(..., 2)`, x then y in 0-1."""
-        angle = (2 * places - 1) @ self.positional_encoding_gaussian_matrix.float() * (2 * math.pi)
+        # Angles of several turns: in half precision they would be wrong by degrees.
+        with torch.autocast(places.device.type, enabled=False):
+            angle = (2 * places.float() - 1) @ self.positional_encoding_gaussian_matrix.float() * (2 * math.pi)
         return torch.cat((angle.sin(), angle.cos()), -1)
 
 

@@ -1,0 +1,107 @@
+"""Codes that are known: segmenting a video by them, and asking which of them claims an object."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from object_pursuit.claimed import claim_objects
+from object_pursuit.cli import main
+from object_pursuit.config import PRESETS
+from object_pursuit.data.shapes import held_object
+from object_pursuit.data.shapes_write import ShapePlan, write_shapes
+from object_pursuit.latent import code_logits
+from object_pursuit.model import Multinet, build_encoder, build_hypernet
+from object_pursuit.parts import load_parts, seeded_parts
+from object_pursuit.quality import dice
+from object_pursuit.segmenter import frozen_encoder
+from vos_core.io.masks import read_mask
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    torch.manual_seed(1)
+    config = PRESETS["tiny"]
+    path = tmp_path_factory.mktemp("known") / "joint.pth"
+    torch.save(Multinet(3, build_hypernet(config), build_encoder(config)).state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def frames(tmp_path):
+    rng = np.random.default_rng(0)
+    for t in range(10):
+        path = tmp_path / "clip" / f"{t:05d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 56, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "clip"
+
+
+def run(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def test_segment_by_codes_and_resume(joint, frames, tmp_path):
+    args = ("segment", joint, "--video", frames, "--resize", 32, 32, "--device", "cpu", "--output", tmp_path / "out")
+    done = run(*args, "--code", "object 2", "--code", 0, "--json")
+    assert done.exit_code == 0, done.output + done.stderr
+    assert json.loads(done.stdout)["codes"] == {"1": "object 2", "2": "object 0"}
+    first = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")}
+    assert len(first) == 10
+    masks = [read_mask(path) for path in sorted((tmp_path / "out").glob("*.png"))]
+    assert all(mask.shape == (40, 56) and mask.max() <= 2 for mask in masks)
+    parts = load_parts(joint)
+    views = torch.stack(
+        [
+            torch.from_numpy(np.array(Image.open(p).resize((32, 32), 3))).permute(2, 0, 1) / 255
+            for p in sorted(frames.iterdir())[:8]
+        ]
+    )
+    logits = code_logits(parts.hypernet, frozen_encoder(parts.encoder, "batch"), parts.codes[[2, 0]], views)[3]
+    wide = torch.nn.functional.interpolate(logits[None], (40, 56), mode="bilinear")[0]
+    expected = torch.cat((torch.zeros(1, 40, 56), wide)).argmax(0).numpy()
+    assert (expected == masks[3]).mean() > 0.999
+    (tmp_path / "out/00009.png").unlink()
+    kept = (tmp_path / "out/00001.png").stat().st_mtime_ns
+    assert run(*args, "--code", "object 2", "--code", 0).exit_code == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.png")} == first
+    assert (tmp_path / "out/00001.png").stat().st_mtime_ns == kept
+    other = run(*args, "--code", 1)
+    assert other.exit_code == 2
+    assert "other codes or settings" in other.stderr
+    assert "no codes are called 'mug'" in run(*args, "--code", "mug").stderr
+    assert run(*args, "--code", 1, "--code", 1).exit_code == 2
+
+
+def test_claims_equal_each_code_alone():
+    parts = seeded_parts(PRESETS["tiny"])
+    data = held_object(0, 6, size=32)
+    (claim,) = claim_objects(parts, [data], tau=0.0, batch=6)
+    encoder = frozen_encoder(parts.encoder, "batch")
+    samples = data.samples
+    alone = [
+        float(dice((code_logits(parts.hypernet, encoder, code[None], samples.images) > 0).float(), samples.masks).mean())
+        for code in parts.codes
+    ]
+    assert claim.dice == pytest.approx(max(alone), abs=2e-3)
+    assert claim.code == parts.names[int(np.argmax(alone))]
+    assert claim.seen
+    assert not claim.correct
+    assert not claim_objects(parts, [data], tau=0.9999, batch=6)[0].seen
+
+
+def test_reid_command(joint, tmp_path):
+    write_shapes(tmp_path / "set", ShapePlan(pretrain=0, stream=2, images=3, heldout=0))
+    done = run("reid", joint, "--data", tmp_path / "set/stream", "--resize", 32, 32, "--thres", 0, "--device", "cpu", "--json")
+    assert done.exit_code == 0, done.output + done.stderr
+    told = json.loads(done.stdout)
+    assert (told["objects"], told["seen"] + told["unseen"], told["correct"]) == (2, 2, 0)
+    plain = run("reid", joint, "--data", tmp_path / "set/stream", "--resize", 32, 32, "--device", "cpu")
+    assert "obj_001" in plain.stdout
+    assert "2 objects" in plain.stdout
+    assert "does not exist" in run("reid", joint, "--data", tmp_path / "none").stderr
