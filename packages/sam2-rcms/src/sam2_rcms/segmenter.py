@@ -17,7 +17,7 @@ from sam2_rcms.state import VideoState
 from vos_core.checks import check_prompts, followed, label_dtype
 from vos_core.contract import FrameReader, Precision
 from vos_core.errors import FrameError, UsageError
-from vos_core.types import Frame, FrameResult, Prompt
+from vos_core.types import Frame, FrameResult, LabelMap, Prompt
 
 
 class SAM2Segmenter:
@@ -159,7 +159,7 @@ class SAM2Segmenter:
     def _result(self, state: VideoState, size: tuple[int, int], logits: Tensor) -> FrameResult:
         above = (logits[:, 0] > self.config.score_thresh).cpu().numpy()
         ids = tuple(state.objects)
-        labels = np.zeros(size, label_dtype(ids))
+        labels: LabelMap = np.zeros(size, label_dtype(ids))
         for place in sorted(range(len(ids)), key=lambda place: -ids[place]):
             labels[above[place]] = ids[place]  # the smallest id wins where masks overlap
         return FrameResult(
