@@ -42,6 +42,6 @@ def test_frames_keep_their_size_and_ids_are_known():
 
 
 def test_label_maps_are_as_narrow_as_their_ids_allow():
-    assert label_dtype([]) is np.uint8
-    assert label_dtype([1, 255]) is np.uint8
-    assert label_dtype([256]) is np.uint16
+    assert label_dtype([]) == np.uint8
+    assert label_dtype([1, 255]) == np.uint8
+    assert label_dtype([256]) == np.uint16

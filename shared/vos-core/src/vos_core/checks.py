@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,6 @@ def followed(ids: Iterable[int], known: Sequence[int]) -> list[int]:
     return wanted
 
 
-def label_dtype(ids: Iterable[int]) -> type[np.uint8] | type[np.uint16]:
+def label_dtype(ids: Iterable[int]) -> np.dtype[Any]:
     """Return the dtype of a label map that holds these ids."""
-    return np.uint8 if max(ids, default=0) < 2**8 else np.uint16
+    return np.dtype(np.uint8 if max(ids, default=0) < 2**8 else np.uint16)
