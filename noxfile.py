@@ -10,13 +10,20 @@ CORE = "shared/vos-core"
 METHODS = ["rmem-deaot", "sam2-rcms", "rsp-pretrain", "stcn-ttt", "object-pursuit"]
 MEMBERS = ["vos-core", *METHODS]
 FOLDERS = {"vos-core": CORE, **{name: f"packages/{name}" for name in METHODS}}
-TEST_TOOLS = ["pytest>=8", "hypothesis>=6.100"]
+TEST_TOOLS = ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 
 
 def install(session: nox.Session, *members: str) -> None:
     """Install these members editable, and vos-core, which all of them need."""
     targets = [f"{CORE}[video,report]", *(FOLDERS[name] for name in members if name != "vos-core")]
     session.install(*(part for target in targets for part in ("-e", target)), *TEST_TOOLS)
+
+
+def run_tests(session: nox.Session, package: str, marks: str) -> None:
+    """Run the member's tests that `marks` picks, each file by one of a few processes of one thread."""
+    spread = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+    words = ["pytest", f"{FOLDERS[package]}/tests", "-m", marks, *spread, "--durations=5", *session.posargs]
+    session.run(*words, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
@@ -48,7 +55,7 @@ def rules(session: nox.Session) -> None:
 def tests(session: nox.Session, package: str) -> None:
     """Unit tests of one member, with nothing installed but itself and vos-core."""
     install(session, package)
-    session.run("pytest", f"{FOLDERS[package]}/tests", "-m", "not parity", "--durations=5", *session.posargs)
+    run_tests(session, package, "not parity and not long")
 
 
 @nox.session
@@ -56,7 +63,15 @@ def tests(session: nox.Session, package: str) -> None:
 def parity(session: nox.Session, package: str) -> None:
     """Comparison of one member with the numbers of the original implementations."""
     install(session, package)
-    session.run("pytest", f"{FOLDERS[package]}/tests", "-m", "parity", "--durations=5", *session.posargs)
+    run_tests(session, package, "parity")
+
+
+@nox.session
+@nox.parametrize("package", ["sam2-rcms", "object-pursuit"], ids=["sam2-rcms", "object-pursuit"])
+def long(session: nox.Session, package: str) -> None:
+    """Tests that train for minutes: what a small network learns, against what its README says."""
+    install(session, package)
+    run_tests(session, package, "long")
 
 
 @nox.session

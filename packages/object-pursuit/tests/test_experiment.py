@@ -229,7 +229,7 @@ def test_command(tmp_path):
     assert "must not be empty" in run("--out", tmp_path / "x", "--set", "taus=[]").stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_claims_hold_for_two_seeds(tmp_path):
     results = run_experiment(tmp_path / "out", ExperimentPlan(), seeds=(0, 1), tables=())
     for result in results:

@@ -344,7 +344,7 @@ def test_the_loss_falls(clips, tmp_path):
     assert np.mean(losses[-5:]) < 0.3 * np.mean(losses[:5])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_reduced_model_beats_copy_on_clips_it_has_not_seen(tmp_path):
     script = HERE.parents[2] / "benchmarks" / "sam2_training.py"
     if not script.is_file():
