@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sam2_rcms.build import build_predictor
+from sam2_rcms.assembly import build_predictor
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
 from sam2_rcms.predictor import VideoPredictor
