@@ -493,12 +493,17 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(clips, tmp_path):
     script = HERE / "train_toys.py"
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-addr", "127.0.0.1", "--master-port", free_port()]
     for name, words, batch in (("one", [], 2), ("two", launch, 1)):
-        finish(start(*words, script, clips, tmp_path / name, 1, batch))
+        finish(start(*words, script, clips, tmp_path / name, 1, batch, "none"))
     one, two = (torch.load(tmp_path / name / "checkpoint_1.pth") for name in ("one", "two"))
     assert one["fingerprint"] == two["fingerprint"]
     assert len(two["random"]) == 2
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("one", "two")]
     assert len(logs[1].splitlines()) == 1, "one rank writes"
     assert all(torch.isfinite(value).all() for value in two["network"].values())
-    moved = torch.cat([(two["network"][k] - v).abs().flatten() for k, v in one["network"].items()])
-    assert (moved > 1e-4).float().mean() < 0.2
+    # AdamW's first step is nearly the sign of the gradient, whatever its size: its first moment tells whether gradients agree.
+    moments = [[state["exp_avg"] for _, state in sorted(run["optimizer"]["state"].items())] for run in (one, two)]
+    assert len(moments[0]) == len(moments[1]) > 50
+    largest = max(float(moment.abs().max()) for moment in moments[0])
+    for single, both in zip(*moments, strict=True):
+        bound = 1e-3 * float(single.abs().max()) + 1e-6 * largest
+        assert float((single - both).abs().max()) <= bound

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from sam2_cases import SMALL_TRUNK
 
-from sam2_rcms.train.config import DataConfig, NormaliseStep, OptimizerConfig, ResizeStep, SamplerConfig, TrainConfig
+from sam2_rcms.train.config import (
+    DataConfig,
+    NormaliseStep,
+    OptimizerConfig,
+    PromptConfig,
+    ResizeStep,
+    SamplerConfig,
+    TrainConfig,
+)
 from sam2_rcms.train.run import TrainOptions, train
 from vos_core.data.synthetic_write import ClipPlan, write_davis
 from vos_core.training.distributed import ranks_from_environment
@@ -46,10 +54,12 @@ def toy_options(output: Path, **changes: Any) -> TrainOptions:
     return TrainOptions(output=output, trunk=SMALL_TRUNK, progress=False, **changes)
 
 
-def main(root: str, output: str, steps: str, batch: str) -> None:
-    """Run in a process of its own, under torchrun or not."""
+def main(root: str, output: str, steps: str, batch: str, randomness: str = "all") -> None:
+    """Run in a process of its own, under torchrun or not; `none` leaves out what draws from a rank's own generator."""
     torch.set_num_threads(1)
-    config = toy_config(Path(root), steps=int(steps), batch_size=int(batch), save_every=2, keep=2)
+    still = {"prompts": PromptConfig(prob_to_use_pt_input_for_train=0), "dropout": 0.0, "drop_path_rate": 0.0}
+    changes = still if randomness == "none" else {}
+    config = toy_config(Path(root), steps=int(steps), batch_size=int(batch), save_every=2, keep=2, **changes)
     with ranks_from_environment("cpu") as ranks:
         train(config, toy_options(Path(output)), ranks)
 
