@@ -63,11 +63,16 @@ def _ends_wide(layers: nn.Sequential, place: int, x: Tensor) -> bool:
 
 def _tiled(layer: nn.Conv2d, pixels: int, x: Tensor) -> bool:
     work = layer.in_channels * layer.out_channels * pixels
-    return layer.padding == (2, 2) and work >= MIN_TAP_WORK and not torch.is_autocast_enabled(x.device.type)
+    return layer.padding == (2, 2) and work >= MIN_TAP_WORK and not _autocasts(x)
 
 
 def _mixes(layer: nn.Conv2d, x: Tensor) -> bool:
-    return layer.in_channels * x.shape[-2] * x.shape[-1] >= _MIN_MIX_WORK and not torch.is_autocast_enabled(x.device.type)
+    return layer.in_channels * x.shape[-2] * x.shape[-1] >= _MIN_MIX_WORK and not _autocasts(x)
+
+
+def _autocasts(x: Tensor) -> bool:
+    kind = x.device.type  # a meta tensor, which has shapes alone, knows no autocast
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, slope: float = 1.0) -> Tensor:
