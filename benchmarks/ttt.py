@@ -106,7 +106,7 @@ class Mode:
             self.network = self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         freeze_layers(self.network, frozen)
         trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(trainable, lr=1e-7, weight_decay=1e-7, foreach=name != "plain")
+        self.optimizer = torch.optim.Adam(trainable, lr=1e-7, weight_decay=1e-7, foreach=False, fused=name != "plain")
         self.backbone = StcnBackbone(self.network)
 
     def step(self, batch: Sequences) -> tuple[float, float, float]:

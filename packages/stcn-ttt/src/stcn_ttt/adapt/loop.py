@@ -107,7 +107,7 @@ def adapt_network(
                 # Weight decay alone would move every weight by a whole step of Adam.
                 return _skipped(report, f"the masks given for clip '{name}' show no object")
             # Moments begin anew at every jump step.
-            optimizer = torch.optim.Adam(trainable, lr=config.ttt_lr, weight_decay=1e-7, foreach=True)
+            optimizer = torch.optim.Adam(trainable, lr=config.ttt_lr, weight_decay=1e-7, fused=True)
             for iteration in range(config.ttt_number_iterations_per_jump_step):
                 if batches is not None:
                     batch = batches(step, iteration)
