@@ -19,12 +19,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from sam2_rcms.config import SegmenterConfig, TrunkConfig
 from sam2_rcms.engine import Engine
@@ -37,6 +40,20 @@ HEIGHT, WIDTH = 480, 854
 MODES = ("plain", "fp32", "bf16")
 
 
+@contextmanager
+def plain_layers() -> Iterator[None]:
+    """Let linear layers and the activations after them run one by one."""
+
+    def plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *, activation: str = "none") -> torch.Tensor:
+        y = F.linear(x, weight, bias)
+        return y if activation == "none" else getattr(F, activation)(y)
+
+    with ExitStack() as stack:
+        for module in ("layers", "hiera", "memory_attention", "memory_encoder"):
+            stack.enter_context(patch(f"sam2_rcms.model.{module}.linear", plain))
+        yield
+
+
 class PlainEngine(Engine):
     """SAM 2.1 as it is published: one object at a time, nothing kept between frames or shared between objects."""
 
@@ -47,7 +64,8 @@ class PlainEngine(Engine):
     def encode(self, rgb: np.ndarray) -> ImageFeatures:
         """Encode a frame; the position embedding is interpolated again."""
         self.network.image_encoder.trunk._position = None
-        return super().encode(rgb)
+        with plain_layers():
+            return super().encode(rgb)
 
     def track(
         self, image: ImageFeatures, memories: Sequence[ObjectMemory], frame: int, rules: ReadRules, *, reverse: bool = False
@@ -55,7 +73,7 @@ class PlainEngine(Engine):
         """Track one object after the other; every candidate mask is brought to image size."""
         found = []
         for memory in memories:
-            with self.precise():
+            with self.precise(), plain_layers():
                 self.network.sam_prompt_encoder._dense_pe = None
                 features = self._read(image, [memory], frame, rules, reverse=reverse)
                 out = self.network.heads(features, image, multimask=True, at_image_size="all")
