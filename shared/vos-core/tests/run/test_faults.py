@@ -60,7 +60,12 @@ def run(data: Path, output: Path, *more: str) -> subprocess.CompletedProcess[str
 def start_until(data: Path, output: Path, masks: int, *more: str) -> subprocess.Popen[str]:
     """Start a run and return it once it has written `masks` masks."""
     process = subprocess.Popen(
-        command(data, output, *more), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(data, output, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore it
     )
     deadline = time.monotonic() + 60
     while len(list(output.glob("*/[!.]*.png"))) < masks:
