@@ -28,11 +28,11 @@ from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.config import build_config
 from vos_core.contract import BuildRequest, FrameReader, Precision
 from vos_core.errors import UsageError
+from vos_core.run.device import torch_dtype
 from vos_core.types import BinaryMask, Frame, FrameResult, LabelMap, Prompt, RgbImage
 
 FitCode = Callable[[ObjectImages, int], Tensor]
 """Returns the code `(z_dim,)` that fits an object's images best; the number counts the fits of a clip and seeds it."""
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _UNKNOWN_LENGTH = 80
 """Frames that a clip is taken to have where nobody says; DAVIS clips have about as many."""
 
@@ -73,8 +73,7 @@ class ObjectPursuitSegmenter:
         precision: Precision = "fp32",
         probabilities: bool = False,
     ) -> None:
-        if precision == "fp16" and device == "cpu":
-            raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+        self._dtype = torch_dtype(precision, device)
         self.config = config or SegmenterConfig()
         self.seed, self.precision, self.probabilities, self.fit = seed, precision, probabilities, fit
         self.device = torch.device(device)
@@ -174,7 +173,7 @@ class ObjectPursuitSegmenter:
     @torch.inference_mode()
     def _generate(self, code: Tensor) -> dict[str, Tensor]:
         """Return the weights that a code stands for, in the precision that they are used in."""
-        return {name: value.to(DTYPES[self.precision]) for name, value in self.hypernet(code.to(self.device)).items()}
+        return {name: value.to(self._dtype) for name, value in self.hypernet(code.to(self.device)).items()}
 
     def _code(self, object_id: int, frames: list[tuple[RgbImage, BinaryMask]]) -> Tensor:
         self._fits += 1
@@ -210,7 +209,7 @@ class ObjectPursuitSegmenter:
 
     def _segment(self, images: Tensor) -> Tensor:
         """Return logits `(B, N, h, w)` of images `(B, 3, h, w)` for all objects, with the statistics of this batch."""
-        dtype = DTYPES[self.precision]
+        dtype = self._dtype
         images = images.contiguous(memory_format=torch.channels_last)
         objects = list(self._objects.values())
         parts = []

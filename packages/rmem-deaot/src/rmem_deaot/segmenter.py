@@ -20,10 +20,8 @@ from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
 from vos_core.ops.resize import ResizePolicy, resize
-from vos_core.run.device import torch_device
+from vos_core.run.device import torch_device, torch_dtype
 from vos_core.types import Frame, FrameResult, Prompt
-
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class RMemSegmenter:
@@ -51,14 +49,12 @@ class RMemSegmenter:
         precision: Precision = "fp32",
         probabilities: bool = False,
     ) -> None:
-        if precision == "fp16" and device == "cpu":
-            raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+        self._dtype = torch_dtype(precision, device)
         self.variant, self.config = variant, config or SegmenterConfig()
         if self.config.tpe and not network.config.temporal_position:
             raise UsageError("tpe=true, but this network has no temporal positions", fix="Use RMem weights or leave out tpe")
         self.device, self.probabilities = torch_device(device), probabilities
-        self._network = fuse(network, device=self.device, dtype=DTYPES[precision])
-        self._dtype = DTYPES[precision]
+        self._network = fuse(network, device=self.device, dtype=self._dtype)
         self._length: int | None = None
         self.reset()
 

@@ -19,10 +19,8 @@ from vos_core.checks import check_frame_size, followed, given_masks
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
 from vos_core.ops.resize import ResizePolicy, resize
-from vos_core.run.device import torch_device
+from vos_core.run.device import torch_device, torch_dtype
 from vos_core.types import Frame, FrameResult, LabelMap, Prompt
-
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class RSPSegmenter:
@@ -45,12 +43,10 @@ class RSPSegmenter:
         precision: Precision = "fp32",
         probabilities: bool = False,
     ) -> None:
-        if precision == "fp16" and device == "cpu":
-            raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+        dtype = torch_dtype(precision, device)
         self.config = config or PropagationConfig()
         self.probabilities = probabilities
         self.device = torch_device(device)
-        dtype = DTYPES[precision]
         self.tracker = ClipTracker(frozen(encoder, device=self.device, dtype=dtype), self.config, dtype=dtype)
         self.reset()
 

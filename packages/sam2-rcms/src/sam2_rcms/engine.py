@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
@@ -20,9 +20,9 @@ from sam2_rcms.rcms import mask_quality
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
 from vos_core.ops.components import fill_holes
+from vos_core.run.device import torch_dtype
 from vos_core.types import RgbImage
 
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OBJECTS_AT_ONCE = 8
 """Objects in one batch; at 1024 pixels each takes about 150 MB while it is computed in float32."""
 PROMPT_LIMIT = 32.0
@@ -63,12 +63,11 @@ class Engine:
         precision: Precision = "fp32",
         batch_objects: bool = True,
     ) -> None:
-        if precision == "fp16" and device == "cpu":
-            raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+        self._dtype = torch_dtype(precision, device)
         self.config = config or PredictorConfig()
         self.device, self.precision = device, precision
         self.objects_at_once = OBJECTS_AT_ONCE if batch_objects else 1
-        self.network = _placed(network, device, DTYPES[precision])
+        self.network = _placed(network, device, self._dtype)
         self._position_keys: dict[tuple[int, int, int], Tensor] = {}
 
     @contextmanager
@@ -77,7 +76,7 @@ class Engine:
         kind = torch.device(self.device).type
         with (
             torch.inference_mode(),
-            torch.autocast(kind, DTYPES[self.precision], enabled=self.precision != "fp32", cache_enabled=False),
+            torch.autocast(kind, self._dtype, enabled=self.precision != "fp32", cache_enabled=False),
         ):
             yield
 
@@ -230,7 +229,7 @@ class Engine:
 
     def _keys(self, spatial: list[list[tuple[int, Record]]]) -> list[Tensor]:
         """Return each layer's keys `(B, K, 256)` of spatial memories, of which only new ones are projected."""
-        attention, dtype = self.network.memory_attention, DTYPES[self.precision]
+        attention, dtype = self.network.memory_attention, self._dtype
         layers = len(attention.layers)
         whole: Tensor | None = None
         for item, memories in enumerate(spatial):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,9 @@ from stcn_ttt.tracker import ClipTracker, TrackerOptions
 from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
 from vos_core.contract import Precision
 from vos_core.errors import FrameError, UsageError
-from vos_core.run.device import torch_device
+from vos_core.run.device import torch_device, torch_dtype
 from vos_core.types import Frame, FrameResult, Prompt
 
-DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 KERNEL_FROM = 600
 """Shorter side from which the authors' multi-scale runs read with a kernel."""
 
@@ -46,8 +45,7 @@ class STCNSegmenter:
         precision: Precision = "fp32",
         probabilities: bool = False,
     ) -> None:
-        if precision == "fp16" and device == "cpu":
-            raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+        self._dtype = torch_dtype(precision, device)
         self.config = config or SegmenterConfig()
         self._views: list[View] = []
         self.device, self.precision, self.probabilities = device, precision, probabilities
@@ -55,11 +53,10 @@ class STCNSegmenter:
 
     def load(self, network: STCN) -> None:
         """Take over other weights and forget the clip."""
-        fused = fuse(network, device=torch_device(self.device), dtype=DTYPES[self.precision])
+        fused = fuse(network, device=torch_device(self.device), dtype=self._dtype)
         config = self.config
         self._looks = [
-            (side, ClipTracker(fused, self._options(side), dtype=DTYPES[self.precision]))
-            for side in (config.scales or (config.res,))
+            (side, ClipTracker(fused, self._options(side), dtype=self._dtype)) for side in (config.scales or (config.res,))
         ]
         self.reset()
 

@@ -13,11 +13,11 @@ import torch
 
 from rsp_pretrain import METHOD
 from rsp_pretrain.model import Encoder, build_rsp
-from rsp_pretrain.segmenter import DTYPES, frozen
+from rsp_pretrain.segmenter import frozen
 from rsp_pretrain.weights import ANY_VIT, load_encoder, load_rsp
 from vos_core.contract import Precision
 from vos_core.errors import InterruptError, UsageError, VosError
-from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything
+from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything, torch_dtype
 from vos_core.run.record import RUN_FILE, describe_environment, write_run
 from vos_core.run.runner import choose_variant, choose_weights
 from vos_core.run.shards import DoneList
@@ -77,8 +77,7 @@ def open_encoder(
     variant = choose_variant(METHOD, variant)
     device = choose_device(device)
     check_precision(precision, device)
-    if precision == "fp16" and device == "cpu":
-        raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+    dtype = torch_dtype(precision, device)
     apply_threads(threads)
     apply_numerics(precision, device)
     seed_everything(seed)
@@ -94,7 +93,6 @@ def open_encoder(
         "precision": precision,
         "seed": seed,
     }
-    dtype = DTYPES[precision]
     twin = frozen(encoder, device=torch.device(device), dtype=dtype)
     return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report))
 

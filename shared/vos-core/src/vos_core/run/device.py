@@ -55,6 +55,19 @@ def torch_device(name: str) -> torch.device:
         raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
 
 
+def torch_dtype(precision: Precision, device: str) -> torch.dtype:
+    """Return the dtype that a segmenter's layers compute in.
+
+    Raises:
+        UsageError: fp16 on a CPU.
+    """
+    import torch
+
+    if precision == "fp16" and device == "cpu":
+        raise UsageError("precision fp16 on a CPU is far slower than fp32", fix="Use bf16 or fp32, or a CUDA device")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
 def check_precision(precision: Precision, device: str) -> None:
     """Raise `UsageError` unless `device` computes in `precision`."""
     if precision not in ("fp32", "bf16", "fp16"):
