@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,9 +23,9 @@ from typing import Any
 
 import cv2
 import numpy as np
+from measure import machine
 from PIL import Image
 
-from vos_core import __version__
 from vos_core.io.atomic import write_json
 from vos_core.io.masks import write_mask
 from vos_core.io.png import read_indices
@@ -197,16 +196,6 @@ def long_clip(truth: Path, prediction: Path, work: Path) -> dict[str, Any]:
     return {"frames": LONG_CLIP, **{key: round(value, 3) for key, value in cost.items()}}
 
 
-def machine() -> dict[str, Any]:
-    """Return the CPU's model, cores and the versions that matter."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__, "vos-core": __version__}
-    cpu = names[0] if names else platform.processor()
-    return {"cpu": cpu, "cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1), "versions": versions}
-
-
 def main() -> None:
     """Measure everything and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -227,7 +216,8 @@ def main() -> None:
         for path in grey.glob("*/*.png"):
             write_mask(work / "palette" / path.parent.name / path.name, read_indices(path) > 0)
         record = {
-            "machine": machine(),
+            "machine": machine()
+            | {"load_before": round(os.getloadavg()[0], 1), "numpy": np.__version__, "opencv": cv2.__version__},
             "vos_benchmark_elsewhere": QUOTED,
             "core": core(grey, prediction),
             "matching": matching(prediction),

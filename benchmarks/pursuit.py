@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measure import machine, own_peak_bytes
 from torch import Tensor
 
 from object_pursuit.config import PRESETS
@@ -142,7 +141,7 @@ def main() -> None:
     if arguments.child:
         stage, mode = arguments.child
         row = segment(mode, arguments.batches) if stage == "segment" else base(mode, arguments.steps)
-        print(json.dumps({**row, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+        print(json.dumps({**row, "peak_bytes": own_peak_bytes()}))
         return
     results: dict[str, dict[str, Any]] = {}
     load = os.getloadavg()
@@ -164,12 +163,7 @@ def main() -> None:
         "what": "object pursuit, untrained weights of the published size, 256x256, batches of 8",
         "threads": arguments.threads,
         "load": load,
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cpus": os.cpu_count(),
-            "capability": torch.backends.cpu.get_cpu_capability(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(),
         "note": "times_faster compares with `plain`, the formulation in this script (not the original code)",
         "results": results,
     }

@@ -16,11 +16,7 @@ import contextlib
 import json
 import math
 import os
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +26,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from measure import machine, own_peak_bytes, peak_bytes
 from torch.nn import functional as F
 
 from rmem_deaot.config import VARIANTS, SegmenterConfig
@@ -192,24 +189,6 @@ def time_modes(*, frames: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def peak_bytes(mode: str, *, frames: int, threads: int) -> int:
-    """Return the peak resident memory of a process of its own that runs one mode."""
-    command = [sys.executable, __file__, "--only", mode, "--frames", str(frames), "--threads", str(threads)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def own_peak_bytes() -> int:
-    """Return the peak resident memory of this process.
-
-    Linux keeps `ru_maxrss` of the parent across exec, so its own counter is read where there is one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def long_clip(frames: int) -> dict[str, Any]:
     """Return speed, state and peak memory at several times of a long clip of small frames, float32."""
     frame_at, prompts = synthetic_clip(96, 160)
@@ -248,18 +227,13 @@ def main() -> None:
     else:
         modes = time_modes(frames=args.frames)
         for mode in MODES:
-            modes[mode]["peak_bytes"] = peak_bytes(mode, frames=FULL + 2, threads=args.threads)
+            modes[mode]["peak_bytes"] = peak_bytes(__file__, "--only", mode, "--frames", FULL + 2, "--threads", args.threads)
             for key in ("wall_s", "wall_min_s", "cpu_s"):
                 modes[mode][f"speedup_{key.removesuffix('_s')}"] = round(modes["plain"][key] / modes[mode][key], 2)
         record["results"] = {"load_before": load, "threads": args.threads, **modes}
     record |= {
         "what": f"{VARIANT}, untrained weights, {HEIGHT}x{WIDTH}, one object, full bank of 1 + 7, a bank update at every frame",
-        "machine": {
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "capability": torch.backends.cpu.get_cpu_capability(),
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
         "note": "speedups are against `plain`, the formulation in this script (not the original code), taking turns",
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import machine
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -275,7 +274,7 @@ def main() -> None:
         "what": "CPU and wall seconds per frame (480x832, queue of 30) and per pre-training step (224x224 pairs)",
         "threads": arguments.threads,
         "batch": arguments.batch,
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": machine(),
     }
     for variant in arguments.variants:
         for part in arguments.parts:

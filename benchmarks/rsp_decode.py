@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -24,6 +23,7 @@ import av
 import cv2
 import numpy as np
 import torch
+from measure import machine
 
 from rsp_pretrain.data.pairs import PairConfig, PairPlan, Pairs, draw_plans, read_pairs
 from rsp_pretrain.data.readers import FolderReader, FrameReader, VideoReader
@@ -111,8 +111,7 @@ def main() -> None:
             print(label, json.dumps(results[label], indent=2))
     record = {
         "what": f"items of two pairs (four frames) a second on one core; videos of {FRAMES} frames of {WIDTH}x{HEIGHT}, H.264",
-        "machine": {"processor": platform.machine(), "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)},
-        "versions": {"python": platform.python_version(), "av": av.__version__},
+        "machine": machine() | {"av": av.__version__, "load": round(os.getloadavg()[0], 1)},
         "note": "CPU seconds of one process, so that a busy machine disturbs little; ways take turns",
         "results": results,
     }

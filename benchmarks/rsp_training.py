@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import signal
 import tempfile
 import threading
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import machine
 from torch import Tensor
 
 from rsp_pretrain.config import Architecture, Objective, PropagationConfig
@@ -146,7 +146,7 @@ def main() -> None:
         "what": "a reduced RSP on generated videos; J and F of label propagation on ten held-out clips, both 0-1",
         "command": "python benchmarks/rsp_training.py",
         "settings": {name: str(value) for name, value in vars(arguments).items() if name not in ("work", "output")},
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": machine(),
         "steps": lines[-1]["step"],
         "loss": [
             {"step": line["step"], **{name: round(line[name], 5) for name in keep}} for line in lines[:: max(1, len(lines) // 40)]

@@ -13,11 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,6 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from measure import machine, own_peak_bytes, peak_bytes
 from torch.nn import functional as F
 
 from sam2_rcms.config import SegmenterConfig, TrunkConfig
@@ -159,24 +156,6 @@ def time_stages(mode: str, size: str, *, image_size: int) -> dict[str, float]:
     return found
 
 
-def peak_bytes(*arguments: object) -> int:
-    """Return the peak resident memory of a process of its own."""
-    command = [sys.executable, __file__, *(str(argument) for argument in arguments)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def own_peak_bytes() -> int:
-    """Return the peak resident memory of this process.
-
-    Linux keeps `ru_maxrss` of the parent across exec, so its own counter is read where there is one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def run_only(args: argparse.Namespace) -> None:
     """Run one mode alone and print the peak memory."""
     frame_at, prompts = synthetic_clip(args.objects[0])
@@ -228,7 +207,7 @@ def main() -> None:
         entry |= time_modes(args.modes, args.size, objects, frames=args.frames, image_size=args.image_size)
         for mode in args.modes if args.peaks else ():
             own = ("--size", args.size, "--image-size", args.image_size, "--objects", objects, "--frames", args.frames)
-            entry[mode]["peak_bytes"] = peak_bytes("--only", mode, *own)
+            entry[mode]["peak_bytes"] = peak_bytes(__file__, "--only", mode, *own)
         results[f"{name}, {objects} objects"] = entry
     if args.stages:
         stages = {mode: time_stages(mode, args.size, image_size=args.image_size) for mode in args.modes}
@@ -237,12 +216,7 @@ def main() -> None:
     known = json.loads(args.output.read_text(encoding="utf-8"))["results"] if args.output.is_file() else {}
     record = {
         "what": f"SAM 2.1 with RCMS, untrained weights, frames of {HEIGHT}x{WIDTH}; the first frame is left out",
-        "machine": {
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "capability": torch.backends.cpu.get_cpu_capability(),
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
         "note": "speedups are against `plain`, the formulation in this script (not the original code), taking turns",
         "results": {**known, **results},
     }

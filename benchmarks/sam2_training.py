@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measure import machine
 
 from sam2_rcms.config import SegmenterConfig, TrunkConfig
 from sam2_rcms.model import SAM2
@@ -128,7 +129,7 @@ def main() -> None:
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "scores": scores,
         "losses": losses[:: max(1, len(losses) // 35)] + losses[-1:],
-        "versions": {"torch": torch.__version__},
+        "machine": machine(),
     }
     (args.output / "record.json").write_text(json.dumps(record, indent=1) + "\n")
     figure = plain_figure("loss, log scale", x_title="step")

@@ -12,11 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from measure import machine, own_peak_bytes, peak_bytes
 from torch.nn import functional as F
 
 from stcn_ttt.config import SegmenterConfig
@@ -156,24 +153,6 @@ def time_modes(objects: int, *, frames: int) -> dict[str, dict[str, float]]:
     }
 
 
-def peak_bytes(mode: str, objects: int, *, frames: int) -> int:
-    """Return the peak resident memory of a process of its own that runs one mode."""
-    command = [sys.executable, __file__, "--only", mode, "--objects", str(objects), "--frames", str(frames)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-
-
-def own_peak_bytes() -> int:
-    """Return the peak resident memory of this process.
-
-    Linux keeps `ru_maxrss` of the parent across exec, so its own counter is read where there is one.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main() -> None:
     """Measure everything and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,7 +175,9 @@ def main() -> None:
         load = os.getloadavg()[0]
         modes: dict[str, dict[str, float]] = time_modes(objects, frames=args.frames)
         for mode in MODES:
-            modes[mode]["peak_bytes"] = peak_bytes(mode, objects, frames=min(args.frames, 7))
+            modes[mode]["peak_bytes"] = peak_bytes(
+                __file__, "--only", mode, "--objects", objects, "--frames", min(args.frames, 7)
+            )
             for key in ("wall_s", "wall_min_s", "wall_mean_s", "cpu_s"):
                 modes[mode][f"speedup_{key.removesuffix('_s')}"] = round(modes["plain"][key] / modes[mode][key], 2)
         results[f"{objects} objects"] = {"load_before": load, **modes}
@@ -204,12 +185,7 @@ def main() -> None:
     record = {
         "what": f"STCN, untrained weights, {HEIGHT}x{WIDTH}, top 20, memory every 5 frames, {args.frames} frames",
         "threads": args.threads,
-        "machine": {
-            "processor": platform.machine(),
-            "cpus": os.cpu_count(),
-            "capability": torch.backends.cpu.get_cpu_capability(),
-        },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": machine(),
         "note": "speedups are against `plain`, the formulation in this script (not the original code), taking turns",
         "results": results,
     }

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measure import machine
 from stcn import _concatenated, plain_layers, synthetic_clip
 from torch import Tensor
 
@@ -159,7 +159,7 @@ def main() -> None:
         "what": "one step of tt-mcc, three frames 480x854",
         "threads": arguments.threads,
         "load": os.getloadavg(),
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__},
+        "machine": machine(),
         "rows": rows,
     }
     arguments.output.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -36,10 +36,14 @@ class MemoryMeter:
             import torch
 
             return int(torch.cuda.max_memory_allocated(self.device))
-        return _peak_resident_bytes()
+        return peak_resident_bytes()
 
 
-def _peak_resident_bytes() -> int:
+def peak_resident_bytes() -> int:
+    """Return the peak resident memory of this process since its start or the last `MemoryMeter`, in bytes; 0 where unknown.
+
+    Linux keeps `ru_maxrss` of the parent across exec, so the process's own counter is read where there is one.
+    """
     try:
         for line in _STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
