@@ -71,10 +71,10 @@ class PlainSegmenter:
                     labels[torch.from_numpy(prompt.mask)] = prompt.object_id
                 self.objects = len(prompts)
                 identity = self._identity(view.labels(labels))
-                found = network.propagate(features, long=self.memory, id_emb=identity)
+                found = network.propagate(features.projected, long=self.memory, id_emb=identity)
                 share: list[float] = []
             else:
-                found = network.propagate(features, long=self.memory, short=self.short)
+                found = network.propagate(features.projected, long=self.memory, short=self.short)
                 logits = mask_unused(network.decode(found.maps, features), [self.objects])
                 labels = torch.softmax(upsample(logits, size, align_corners=True), 1)[0].argmax(0)
                 identity = self._identity(view.labels(labels.int()))

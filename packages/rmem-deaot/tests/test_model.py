@@ -112,7 +112,7 @@ def test_fused_networks_compute_the_same(variant):
     for made in (network, fuse(network, dtype=torch.float32)):
         features = made.encode_image(image)
         identity = made.encode_identity(made.one_hot(labels))
-        found = made.propagate(features, long=FrameMemory(made), id_emb=identity)
+        found = made.propagate(features.projected, long=FrameMemory(made), id_emb=identity)
         results.append((*features, made.decode(found.maps, features)))
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, atol=2e-4 * want.std().item(), rtol=1e-3)

@@ -214,7 +214,7 @@ def _check_inputs(case, gold, network, rgb, mask0):
         ignored = network.encode_identity(network.one_hot(changed, ignore=True))
         check_tensor(case, gold, "id_emb_ignore", ignored.transpose(1, 2).unflatten(2, size))
     own = FrameMemory(network, temporal_position=case["tpe"])
-    found = network.propagate(features, long=own, id_emb=identity)
+    found = network.propagate(features.projected, long=own, id_emb=identity)
     logits = network.decode(found.maps, features)
     if case["mask_unused_ids"]:
         logits = mask_unused(logits, [int(mask0.max())])

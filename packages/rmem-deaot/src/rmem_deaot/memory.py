@@ -19,11 +19,10 @@ SMALL_BANK = 12
 
 
 class _LayerBank:
-    """Keys and values of one layer: one row per place, `(places, L, C)`; keys also with temporal positions added."""
+    """Keys and values of one layer: one row per place, `(places, L, C)`."""
 
     def __init__(self, key: Tensor, value: Tensor) -> None:
         self.keys, self.values = key.new_empty(0, *key.shape[1:]), value.new_empty(0, *value.shape[1:])
-        self.placed = self.keys
 
     def put(self, place: int, key: Tensor, value: Tensor, *, limit: int) -> None:
         """Write a frame's `(1, L, C)` at `place`, at most the place after the last."""
@@ -32,15 +31,6 @@ class _LayerBank:
             room = limit if limit <= SMALL_BANK else min(max(2 * place, SMALL_BANK), limit)
             self.keys, self.values = _grown(self.keys, room), _grown(self.values, room)
         self.keys[place], self.values[place] = key[0], value[0]
-
-    def place_keys(self, positions: Tensor | None, used: int) -> None:
-        """Renew the keys that are read: `positions` `(used, D)`, one per place, None = none."""
-        if positions is None:
-            self.placed = self.keys
-            return
-        if len(self.placed) < used or self.placed is self.keys:
-            self.placed = torch.empty_like(self.keys)
-        torch.add(self.keys[:used], positions.to(self.keys.dtype).unsqueeze(1), out=self.placed[:used])
 
 
 class GroupBank:
@@ -85,10 +75,8 @@ class GroupBank:
             # The policy counts the new frame as the last one; it is never the one to leave.
             place = self._order.pop(update.place)
         self._order.append(place)
-        used, positions = len(self._order), self._positions()
         for bank, memory in zip(self._layers, layers, strict=True):
             bank.put(place, memory.key, memory.value, limit=self._limit)
-            bank.place_keys(positions, used)
         return update
 
     def read(self, layer: int, query: Tensor, *, measure: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -100,8 +88,10 @@ class GroupBank:
             measure: whether shares are wanted; rows sum to 1, oldest frame first.
         """
         bank, used = self._layers[layer], len(self._order)
-        query = self.placed_query(query)
-        key, value = (x[:used].flatten(0, 1).unsqueeze(0) for x in (bank.placed, bank.values))
+        query, positions = self.placed_query(query), self._positions()
+        # Added at every read: a second copy of the keys would cost more than the sums.
+        keys = bank.keys[:used] if positions is None else bank.keys[:used] + positions.to(query.dtype).unsqueeze(1)
+        key, value = (x.flatten(0, 1).unsqueeze(0) for x in (keys, bank.values[:used]))
         if self.heads == 1:
             out, mass = attend_frames(query, key, value, frames=used if measure else 0)
         else:
@@ -120,11 +110,10 @@ class GroupBank:
 
     def state_bytes(self) -> int:
         """Return the bytes held."""
-        tensors = [x for bank in self._layers for x in (bank.keys, bank.values)]
-        tensors += [bank.placed for bank in self._layers if bank.placed is not bank.keys]
-        return sum(x.numel() * x.element_size() for x in tensors)
+        return sum(x.numel() * x.element_size() for bank in self._layers for x in (bank.keys, bank.values))
 
     def _positions(self) -> Tensor | None:
+        """Return the temporal position of each place's frame, `(T, D)`; None = none."""
         if self._slots is None:
             return None
         slots = temporal_slots(len(self._order))

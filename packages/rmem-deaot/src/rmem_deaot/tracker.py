@@ -12,7 +12,7 @@ from rmem_deaot.config import SLOTS
 from rmem_deaot.memory import GroupBank, ShortTermMemory, relevance, select
 from rmem_deaot.model.layer import LayerMemory, Pending
 from rmem_deaot.model.long_term import FrameMemory
-from rmem_deaot.model.network import UNUSED_LOGIT, AOTNetwork, Features
+from rmem_deaot.model.network import UNUSED_LOGIT, AOTNetwork
 from rmem_deaot.prepare import upsample
 from vos_core.bank import BankUpdate, DropRule, RestrictedBank
 
@@ -39,7 +39,7 @@ class TrackerOptions:
 class _Read:
     """What the current frame read, kept until its mask is known."""
 
-    features: Features
+    projected: Tensor
     pending: list[Pending]
     logits: Tensor
     mass: list[Tensor | None]
@@ -89,7 +89,7 @@ class Tracker:
             objects: how many.
         """
         self.reset()
-        self._refer(self._encode(image), labels, objects, [])
+        self._refer(self._encode(image)[0], labels, objects, [])
 
     @torch.inference_mode()
     def predict(self, image: Tensor, *, labelled: bool = False) -> Tensor:
@@ -100,7 +100,7 @@ class Tracker:
             labelled: whether `refer` will follow instead of `remember`.
         """
         self._time += 1
-        features = self._encode(image)
+        projected, skips = self._encode(image)
         measure = labelled or self._time - self._last >= self.options.gap
         mass: list[Tensor | None] = [None] * len(self.banks)
 
@@ -113,12 +113,11 @@ class Tracker:
                 parts.append(part)
             return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-        found = self.network.propagate(features, long=read, short=self._short.read, groups=len(self.banks))
+        found = self.network.propagate(projected, long=read, short=self._short.read, groups=len(self.banks))
         # Group by group: the decoder's maps at stride 4 are the largest tensors of a frame.
-        skips = self.network.decoder.skips(features.x16, features.x8, features.x4)
         logits = torch.cat([self.network.decoder(maps.unsqueeze(0), skips) for maps in found.maps]).float()
         logits = logits.masked_fill(self._unused(logits.device), UNUSED_LOGIT)
-        self._read = _Read(features, found.pending, logits, mass)
+        self._read = _Read(projected, found.pending, logits, mass)
         return logits
 
     @torch.inference_mode()
@@ -141,7 +140,7 @@ class Tracker:
         """
         read, self._read = self._read, None
         assert read is not None, "predict comes first"
-        self._refer(read.features, labels, objects, [read])
+        self._refer(read.projected, labels, objects, [read])
 
     def remove(self, objects: Iterable[int]) -> None:
         """Stop following these objects; a group without any leaves the memory."""
@@ -156,15 +155,17 @@ class Tracker:
         """Return the bytes held for the clip."""
         return self._short.state_bytes() + sum(bank.state_bytes() for bank in self.banks.values())
 
-    def _encode(self, image: Tensor) -> Features:
-        return self.network.encode_image(image.to(self.dtype).contiguous(memory_format=torch.channels_last))
+    def _encode(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Return what is propagated and what the decoder takes; the encoder's own maps, several times as large, are let go."""
+        features = self.network.encode_image(image.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        return features.projected, self.network.decoder.skips(features.x16, features.x8, features.x4)
 
-    def _refer(self, features: Features, labels: Tensor, objects: int, reads: Sequence[_Read]) -> None:
+    def _refer(self, projected: Tensor, labels: Tensor, objects: int, reads: Sequence[_Read]) -> None:
         known, self._objects = self.groups, objects
         groups = [group for group in range(-(-objects // SLOTS)) if self._alive(group)]
         id_emb = self._identity(labels, groups)
         own = FrameMemory(self.network, temporal_position=self.options.temporal_position)
-        found = self.network.propagate(features, long=own, id_emb=id_emb, groups=len(groups))
+        found = self.network.propagate(projected, long=own, id_emb=id_emb, groups=len(groups))
         layers = self.network.write(found.pending, id_emb)
         self._short.restart(layers)
         for group in groups:
@@ -191,7 +192,7 @@ class Tracker:
 
     def _background(self, read: _Read, row: int) -> Tensor:
         """Return the background's probability per token, `(L,)`; always up-sampled with aligned corners, as the original."""
-        small = upsample(read.logits[row : row + 1], read.features.size, align_corners=True)
+        small = upsample(read.logits[row : row + 1], read.projected.shape[2:], align_corners=True)
         return torch.softmax(small[0], 0)[0].flatten()
 
     def _identity(self, labels: Tensor, groups: Sequence[int]) -> Tensor:

@@ -56,8 +56,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
 def attend_frames(query: Tensor, key: Tensor, value: Tensor, *, frames: int) -> tuple[Tensor, Tensor | None]:
     """Return single-head attention `(B, L, Dv)` and how much of it each memory frame got, float32 `(B, L, frames)`.
 
-    Rows of queries are worked on in blocks, so that no attention matrix of a whole frame exists; with values far wider than
-    keys (DeAOT: 1024 and 128) two plain products beat fused kernels, which want equal widths.
+    Rows of queries are worked on in blocks that share one buffer, so that no attention matrix of a whole frame exists; with
+    values far wider than keys (DeAOT: 1024 and 128) two plain products beat fused kernels, which want equal widths. For use
+    without gradients.
 
     Args:
         query: `(B, L, D)`.
@@ -69,14 +70,20 @@ def attend_frames(query: Tensor, key: Tensor, value: Tensor, *, frames: int) -> 
     scaled, keys = query * (1 / math.sqrt(width)), key.transpose(1, 2)
     out = value.new_empty(batch, length, value.shape[2])
     mass = query.new_empty(batch, length, frames, dtype=torch.float32) if frames else None
-    step = _rows_at_once(query, 4 * batch * key.shape[1])
+    step = min(length, _rows_at_once(query, 4 * batch * key.shape[1]))
+    block = query.new_empty(batch * step * key.shape[1])
     for first in range(0, length, step):
-        rows = slice(first, first + step)
-        weights = torch.softmax(torch.bmm(scaled[:, rows], keys), 2)  # summed in float32 whatever the dtype
+        rows = slice(first, min(first + step, length))
+        shape = (batch, rows.stop - first, key.shape[1])
+        scores = torch.bmm(scaled[:, rows], keys, out=block[: math.prod(shape)].view(shape))
+        weights = torch.softmax(scores, 2, out=scores)  # row by row; summed in float32 whatever the dtype
         if mass is not None:
             by_frame = weights.view(*weights.shape[:2], frames, -1)
             mass[:, rows] = by_frame.sum(3, dtype=torch.float32)
-        out[:, rows] = torch.bmm(weights, value)
+        if batch == 1:
+            torch.bmm(weights, value, out=out[:, rows])
+        else:
+            out[:, rows] = torch.bmm(weights, value)
     return out, mass
 
 

@@ -72,6 +72,7 @@ class GatedPropagationLayer(nn.Module):
         """Return new visual and identity tokens, and what is left for the memory; tokens are `(B, L, C)`."""
         normed = self.norm1(visual)
         key, value = self.linear_QV(normed).split((self.key_channels, self.linear_U.out_features), 2)
+        key = key.contiguous()  # it is remembered; a view would hold the values' half as well
         gate = self.linear_U(normed)
         if identity is None:
             pending = Pending(key, F.silu(value))

@@ -204,7 +204,7 @@ class AOTNetwork(nn.Module):
 
     def propagate(
         self,
-        features: Features,
+        projected: Tensor,
         *,
         long: LongTermRead,
         short: Sequence[LayerMemory] | None = None,
@@ -214,19 +214,18 @@ class AOTNetwork(nn.Module):
         """Return what a frame reads from its memories.
 
         Args:
-            features: of the frame, B images.
+            projected: `Features.projected` of B images.
             long: long-term memory.
             short: per layer, the previous frame's memory; None on a reference frame.
             id_emb: identity embedding of a reference frame, which is its own memory.
             groups: groups of objects that one image is for; results have B * groups samples.
         """
-        projected = features.projected
-        tokens = to_tokens(projected)
+        size, tokens = Size(*projected.shape[2:]), to_tokens(projected)
         if groups > 1:
             tokens = tokens.repeat_interleave(groups, 0)
             projected = projected.repeat_interleave(groups, 0)
-        outputs, pending = self.LSTT(tokens, features.size, long, short, id_emb)
-        maps = [to_map(output, features.size) for output in outputs]
+        outputs, pending = self.LSTT(tokens, size, long, short, id_emb)
+        maps = [to_map(output, size) for output in outputs]
         if self.config.family == "aot":
             maps = [projected, *maps]
         return Propagation(torch.cat(maps, 1) if len(maps) > 1 else maps[0], pending)

@@ -119,7 +119,7 @@ class ClipPass(nn.Module):
         memory = TrainingMemory(self.network, batch=len(batch.objects), limits=self.objective.limits)
 
         id_emb = self._identity(labels[0], batch.channels, cut_off=own)
-        first = self.network.propagate(frames[0], long=memory, id_emb=id_emb)
+        first = self.network.propagate(frames[0].projected, long=memory, id_emb=id_emb)
         short = self.network.write(first.pending, id_emb)
         weight = self.objective.aux(step)
         with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):
@@ -128,7 +128,7 @@ class ClipPass(nn.Module):
         memory.put(0, short, logits[0], frames[0].size)
         last = 0
         for t in range(1, len(frames)):
-            found = self.network.propagate(frames[t], long=memory, short=short)
+            found = self.network.propagate(frames[t].projected, long=memory, short=short)
             logits.append(self._logits(found.maps, frames[t], batch))
             losses.append(self._frame_loss(logits[t], labels[t], batch.objects, step))
             mask = self.masks(logits[t], labels.shape[-2:]) if own else labels[t]

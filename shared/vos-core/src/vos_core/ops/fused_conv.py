@@ -16,6 +16,8 @@ from vos_core.ops.conv3x3 import PreparedConv3x3, onednn_fused, pays
 class FusedConv(nn.Module):
     """A convolution, then an optional sum and an optional rectifier, in one pass where the platform can.
 
+    To be moved to its device and dtype before its first call: from then on a CPU holds the weights in oneDNN's order alone.
+
     Args:
         conv: gives weight, bias, stride and padding.
         relu: rectify the result.
@@ -42,7 +44,7 @@ class FusedConv(nn.Module):
             return fast(x, self.bias, relu=self.relu)
         packed = self._pack(x)
         if packed is None:
-            y = F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding))
+            y = F.conv2d(x, self._plain(), self.bias, self.stride, tuple(self.padding))
             return y.relu_() if self.relu else y
         activation = "relu" if self.relu else "none"
         return torch.ops.mkldnn._convolution_pointwise(
@@ -55,7 +57,7 @@ class FusedConv(nn.Module):
             return fast.add_to(sum_, x, self.bias, relu=self.relu)
         packed = self._pack(x)
         if packed is None or not sum_.is_contiguous(memory_format=torch.channels_last):
-            sum_.add_(F.conv2d(x, self.weight, self.bias, self.stride, tuple(self.padding)))
+            sum_.add_(F.conv2d(x, self._plain(), self.bias, self.stride, tuple(self.padding)))
             return sum_.relu_() if self.relu else sum_
         activation = "relu" if self.relu else None
         return torch.ops.mkldnn._convolution_pointwise_.binary(
@@ -76,7 +78,13 @@ class FusedConv(nn.Module):
         if self._packed is None or self._packed[0] != x.shape[1:]:
             # The best layout depends on the input's size, which changes with the clip only; any other would be reordered.
             packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight, self.padding, self.stride, [1, 1], 1, list(x.shape)
+                self._plain(), self.padding, self.stride, [1, 1], 1, list(x.shape)
             )
             self._packed = (x.shape[1:], packed)
+            if not self._wide:
+                self.weight = self.weight.new_empty(0)
         return self._packed[1]
+
+    def _plain(self) -> Tensor:
+        """Return the weights as they came; reordered ones give them back bit by bit, so that they are held once."""
+        return self.weight if self._packed is None or self._wide else self._packed[1].to_dense()
