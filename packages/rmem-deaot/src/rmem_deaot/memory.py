@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from rmem_deaot.model.attention import attend, attend_frames, frame_mass
