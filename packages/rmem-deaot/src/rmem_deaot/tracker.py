@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rmem_deaot.config import SLOTS
 from rmem_deaot.memory import GroupBank, ShortTermMemory, relevance, select
+from rmem_deaot.model.attention import Size
 from rmem_deaot.model.layer import LayerMemory, Pending
 from rmem_deaot.model.long_term import FrameMemory
 from rmem_deaot.model.network import UNUSED_LOGIT, AOTNetwork
@@ -192,7 +193,7 @@ class Tracker:
 
     def _background(self, read: _Read, row: int) -> Tensor:
         """Return the background's probability per token, `(L,)`; always up-sampled with aligned corners, as the original."""
-        small = upsample(read.logits[row : row + 1], read.projected.shape[2:], align_corners=True)
+        small = upsample(read.logits[row : row + 1], Size(*read.projected.shape[2:]), align_corners=True)
         return torch.softmax(small[0], 0)[0].flatten()
 
     def _identity(self, labels: Tensor, groups: Sequence[int]) -> Tensor:

@@ -66,8 +66,8 @@ class FPNDecoder(nn.Module):
         at_16, at_8, at_4 = skips
         x = torch.relu_(self.conv_in(x))
         x = torch.relu_(self.conv_16x(x + at_16))
-        x = torch.relu_(self.conv_8x(self._up(x, at_8) + at_8))
-        x = torch.relu_(self.conv_4x(self._up(x, at_4) + at_4))
+        x = torch.relu_(self.conv_8x(self._up(x, at_8).add_(at_8)))
+        x = torch.relu_(self.conv_4x(self._up(x, at_4).add_(at_4)))
         out: Tensor = self.conv_out(x)
         return out
 

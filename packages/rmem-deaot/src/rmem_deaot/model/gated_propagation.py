@@ -36,9 +36,9 @@ class GatedSelfAttention(GatedOutput):
     def attend(self, visual: Tensor, identity: Tensor, size: Size) -> Tensor:
         """Return `(B, L, 2 * channels)` of two `(B, L, channels)`."""
         key = self.linear_QK(torch.cat((visual, identity), 2))
-        value = F.silu(torch.cat((self.linear_V1(visual), self.linear_V2(identity)), 2))
-        gate = F.silu(torch.cat((self.linear_U1(visual), self.linear_U2(identity)), 2))
-        return self(attend(key, key, value, heads=1), gate, size)
+        read = attend(key, key, _silu(torch.cat((self.linear_V1(visual), self.linear_V2(identity)), 2)), heads=1)
+        gate = _silu(torch.cat((self.linear_U1(visual), self.linear_U2(identity)), 2))
+        return self(read, gate, size)
 
 
 class GatedPropagationLayer(nn.Module):
@@ -73,18 +73,17 @@ class GatedPropagationLayer(nn.Module):
         normed = self.norm1(visual)
         key, value = self.linear_QV(normed).split((self.key_channels, self.linear_U.out_features), 2)
         key = key.contiguous()  # it is remembered; a view would hold the values' half as well
-        gate = self.linear_U(normed)
-        if identity is None:
-            pending = Pending(key, F.silu(value))
-            gate = torch.cat((F.silu(gate), torch.ones_like(gate)), 2)
-        else:
-            identity_in = self.id_norm1(identity)
-            pending = Pending(key, F.silu(value), identity_in)
-            gate = F.silu(torch.cat((gate, self.linear_ID_U(identity_in)), 2))
+        pending = Pending(key, F.silu(value), None if identity is None else self.id_norm1(identity))
         own = None if given.id_emb is None else self.write(pending, given.id_emb)
         short = own or given.short
         assert short is not None, "a frame that is no reference needs the memory of another one"
-        out = self.long_term_attn(given.long(given.index, key, own), gate, given.size)
+        read = given.long(given.index, key, own)
+        gate = _silu(self.linear_U(normed))
+        # Not before the long read, whose temporaries are the largest.
+        other = torch.ones_like(gate) if pending.identity is None else _silu(self.linear_ID_U(pending.identity))
+        gate = torch.cat((gate, other), 2)
+        out = self.long_term_attn(read, gate, given.size)
+        del read
         out = out + self.short_term_attn.attend(key, short.short_key, short.short_value, gate, given.size)
         new_visual, new_identity = out.chunk(2, 2)
         visual = visual + new_visual
@@ -98,3 +97,8 @@ class GatedPropagationLayer(nn.Module):
         source = id_emb if pending.identity is None else torch.cat((pending.identity, id_emb), 2)
         value = torch.cat((pending.value, F.silu(self.linear_ID_V(source))), 2)
         return LayerMemory(pending.key, value, pending.key, value)
+
+
+def _silu(x: Tensor) -> Tensor:
+    """Return x sigmoid(x), in the place of `x` where no gradient needs it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())

@@ -85,7 +85,10 @@ class Window(NamedTuple):
 def forward(window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, value_bias: Tensor | None) -> Tensor:
     """Return the attention's readout `(N, heads * Dv, H, W)`; arguments as in `local_attention`, float32."""
     if _by_rows(window, q):
-        return _banded(window, q, k, v, bias, value_bias)
+        # Sample by sample: padded keys and values of one at a time.
+        samples = (slice(n, n + 1) for n in range(len(q)))
+        parts = [_banded(window, q[n], k[n], v[n], None if bias is None else bias[n], value_bias) for n in samples]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
     value = window.padded(v)
     parts = []
     for attention, _, first, last in _blocks(window, q, window.padded(k), bias):
@@ -108,10 +111,13 @@ def _banded(window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
         scores, windows, attention = band.attention(n, head, first, last)
         scores.zero_()
         windows.copy_(attention.view_as(windows))
-        read = torch.bmm(scores, band.rows_of(band.value, n, head, first, last))
+        read = out[n, first:last, :, head]
+        if window.heads == 1:
+            torch.bmm(scores, band.rows_of(band.value, n, head, first, last), out=read)
+        else:
+            read.copy_(torch.bmm(scores, band.rows_of(band.value, n, head, first, last)))
         if value_bias is not None:
             read += attention @ value_bias[head].T
-        out[n, first:last, :, head] = read
     return out.flatten(3).permute(0, 3, 1, 2)
 
 
