@@ -41,3 +41,10 @@ def peak_bytes(script: str, *arguments: object) -> int:
 def own_peak_bytes() -> int:
     """Return the peak resident memory of this process so far, in bytes."""
     return peak_resident_bytes()
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process now, in bytes; 0 where unknown."""
+    status = Path("/proc/self/status")
+    lines = status.read_text(encoding="ascii", errors="replace").splitlines() if status.is_file() else []
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)

@@ -6,7 +6,7 @@ over the padded map. All run alternately, frame by frame, so that a busy machine
 long-term frame is added at every frame, so that the bank is full from the eighth frame on and each of ours updates it.
 
     python benchmarks/rmem.py --frames 12 --threads 2          # speed, stages, peak memory
-    python benchmarks/rmem.py --long 1000 --threads 2          # memory and speed over a long clip of small frames
+    python benchmarks/rmem.py --long 1000 --mode bf16          # memory and speed over a long clip
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from measure import machine, own_peak_bytes, peak_bytes
+from measure import machine, own_peak_bytes, peak_bytes, resident_bytes
 from torch.nn import functional as F
 
 from rmem_deaot.config import VARIANTS, SegmenterConfig
@@ -189,18 +190,32 @@ def time_modes(*, frames: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def long_clip(frames: int) -> dict[str, Any]:
-    """Return speed, state and peak memory at several times of a long clip of small frames, float32."""
-    frame_at, prompts = synthetic_clip(96, 160)
-    segmenter, seconds, rows = make("fp32"), [], []
+def long_clip(frames: int, size: tuple[int, int], mode: str) -> dict[str, Any]:
+    """Return speed, state and memory of a long clip: medians over each hundred frames, and what is held at its end."""
+    frame_at, prompts = synthetic_clip(*size)
+    segmenter, wall, cpu, rows = make(mode), [], [], []
     for t in range(frames):
-        start = time.perf_counter()
-        segmenter.step(frame_at(t % 1000), prompts if t == 0 else ())
-        seconds.append(time.perf_counter() - start)
-        if t + 1 in {10, 20, 50, 100, 200, 500, 1000, frames}:
-            row = {"frames": t + 1, "state_bytes": segmenter.state_bytes(), "peak_bytes": own_peak_bytes()}
-            rows.append({**row, "median_s_of_last_50": statistics.median(seconds[-50:]), "bank": len(segmenter.bank_frames)})
-    return {"size": [96, 160], "rows": rows}
+        frame = frame_at(t % 1000)
+        start, start_cpu = time.perf_counter(), time.process_time()
+        segmenter.step(frame, prompts if t == 0 else ())
+        wall.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - start_cpu)
+        if t + 1 == FULL + 2 or (t + 1) % 100 == 0 or t + 1 == frames:
+            row = {"frames": t + 1, "bank": len(segmenter.bank_frames), "state_bytes": segmenter.state_bytes()}
+            row |= {"resident_bytes": resident_bytes(), "peak_bytes": own_peak_bytes()}
+            medians = {"wall_s": statistics.median(wall), "cpu_s": statistics.median(cpu)}
+            rows.append(row | medians)
+            print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+            if t + 1 > FULL + 2:
+                wall.clear()
+                cpu.clear()
+    return {"size": list(size), "mode": mode, "rows": rows}
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Return height and width of `HxW`."""
+    height, width = text.split("x")
+    return int(height), int(width)
 
 
 def main() -> None:
@@ -208,7 +223,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=12, help="frames of each mode; at least 10, as the bank is full after 8")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--long", type=int, help="run a long clip of this many small frames instead")
+    parser.add_argument("--long", type=int, metavar="N", help="run one clip of N frames instead")
+    parser.add_argument("--size", type=image_size, default=(HEIGHT, WIDTH), metavar="HxW", help="of the long clip's frames")
+    parser.add_argument("--mode", choices=MODES[1:], default="fp32", help="of the long clip")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records" / "rmem.json")
     parser.add_argument("--only", choices=MODES, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -223,7 +240,7 @@ def main() -> None:
     record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
     load = os.getloadavg()[0]
     if args.long:
-        record["long_clip"] = {"load_before": load, "threads": args.threads, **long_clip(args.long)}
+        record["long_clip"] = {"load_before": load, "threads": args.threads, **long_clip(args.long, args.size, args.mode)}
     else:
         modes = time_modes(frames=args.frames)
         for mode in MODES:

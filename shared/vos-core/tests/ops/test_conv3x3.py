@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from vos_core.ops import conv3x3 as module
 from vos_core.ops.backend import use_backends
-from vos_core.ops.conv3x3 import PreparedConv3x3, conv3x3
+from vos_core.ops.conv3x3 import PreparedConv3x3, conv3x3, onednn_fused
 from vos_core.ops.fused_conv import FusedConv
 
 
@@ -120,3 +120,17 @@ def test_a_fused_convolution_takes_it_and_adds_in_place(relu, monkeypatch):
     with torch.inference_mode():
         torch.testing.assert_close(FusedConv(strided)(x), strided(x), rtol=1e-4, atol=1e-5)
     assert len(calls) == 12, "other strides go the direct way"
+
+
+def test_a_fused_convolution_holds_reordered_weights_once_and_serves_other_sizes():
+    torch.manual_seed(0)
+    conv = torch.nn.Conv2d(16, 24, 1)
+    fused = FusedConv(conv)
+    small, large, unlike = torch.randn(1, 16, 9, 7), torch.randn(2, 16, 20, 30), torch.randn(2, 24, 20, 30)
+    with torch.inference_mode():
+        for x in (small, large, small):
+            torch.testing.assert_close(fused(x), conv(x), rtol=1e-4, atol=1e-5)
+        if onednn_fused(small):
+            assert fused.weight.numel() == 0
+        # A sum that is not channels last takes torch's own convolution, with the weights as they came.
+        torch.testing.assert_close(fused.add_to(unlike.clone(), large), unlike + conv(large), rtol=1e-4, atol=1e-5)
