@@ -14,6 +14,13 @@ from sam2_rcms.model.position import rotary_table, rotate, rotate_
 from vos_core.ops.linear import linear
 
 CHANNELS, MEMORY, HIDDEN = 256, 64, 2048
+TOKENS_AT_ONCE = 1024
+"""Tokens that go through a MLP together where no gradient is wanted."""
+
+
+def project(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Return the layer's output for `(B, L, C)`."""
+    return linear(x, layer.weight, layer.bias)
 
 
 class RotaryAttention(nn.Module):
@@ -43,27 +50,28 @@ class RotaryAttention(nn.Module):
             turned: `(B, K, 256)` if keys are at hand projected and turned; then `key` is not read.
         """
         q, k = self.project(query, key, unplaced=unplaced, turned=turned)
-        v = self.v_proj(value)
+        v = project(value, self.v_proj)
         q = q.to(v.dtype).expand(v.shape[0], -1, -1)
         rate = self.dropout if self.training else 0.0
         out = attend(q.unsqueeze(1), k.to(v.dtype).unsqueeze(1), v.unsqueeze(1), dropout=rate)
-        projected: Tensor = self.out_proj(out.squeeze(1))
-        return projected
+        return project(out.squeeze(1), self.out_proj)
 
     def project(self, query: Tensor, key: Tensor, *, unplaced: int, turned: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return turned queries `(B or 1, L, 256)` and keys `(B, K, 256)`; float32 but for keys that were at hand."""
+        """Return turned queries `(B or 1, L, 256)` in float32 and keys `(B, K, 256)` in the dtype of the layer."""
         side = round(query.shape[1] ** 0.5)
         table = rotary_table(side, CHANNELS, query.device)
         if turned is not None:
-            return rotate_(self.q_proj(query).float(), table), turned
-        q, k = self.q_proj(query), self.k_proj(key)
+            return rotate_(project(query, self.q_proj).float(), table), turned
+        q, k = project(query, self.q_proj), project(key, self.k_proj)
         placed = k.shape[1] - unplaced
         if not torch.is_grad_enabled():
-            # In place: keys of seven memories are 29 MB an object, and are read once.
-            q, k = rotate_(q.float(), table), k.float()
-            if placed:
-                rotate_(k[:, :placed], table)
-            return q, k
+            # In place, a grid at a time: keys of seven memories are 29 MB an object, and are read once.
+            for grid in torch.split(k[:, :placed], query.shape[1], 1):
+                if k.dtype == torch.float32:
+                    rotate_(grid, table)
+                else:
+                    grid.copy_(rotate_(grid.float(), table))
+            return rotate_(q.float(), table), k
         q = rotate(q, table)
         if placed == 0:
             return q, k.float()
@@ -78,8 +86,7 @@ class RotaryAttention(nn.Module):
         """
         q, k = self.project(query, key, unplaced=unplaced, turned=turned)
         mixed = mix(q * CHANNELS**-0.5, k, value)
-        projected: Tensor = self.out_proj(self.v_proj(mixed))
-        return projected
+        return project(project(mixed, self.v_proj), self.out_proj)
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -114,9 +121,18 @@ class MemoryAttentionLayer(nn.Module):
         x = x + self.dropout1(self.self_attn(normed, normed, normed))
         cross = self.cross_attn_image
         read = cross.read_late if late_values else cross.forward
-        x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
+        found = self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
+        if torch.is_grad_enabled():
+            x = x + found
+            return x + self._mlp(x)
+        x = x.add_(found) if x.shape == found.shape else x + found
+        for part in torch.split(x, TOKENS_AT_ONCE, 1):  # what is between the layers stays in the cache
+            part += self._mlp(part)
+        return x
+
+    def _mlp(self, x: Tensor) -> Tensor:
         hidden = linear(self.norm3(x), self.linear1.weight, self.linear1.bias, activation="relu")
-        return x + self.dropout3(linear(self.dropout(hidden), self.linear2.weight, self.linear2.bias))
+        return self.dropout3(linear(self.dropout(hidden), self.linear2.weight, self.linear2.bias))
 
 
 class MemoryAttention(nn.Module):
