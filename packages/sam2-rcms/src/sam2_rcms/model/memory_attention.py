@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -117,15 +118,25 @@ class MemoryAttentionLayer(nn.Module):
         turned: Tensor | None = None,
     ) -> Tensor:
         """Return `(B, L, 256)` of `(B or 1, L, 256)`; `placed_memory` is `memory` plus positions, `(B, K, 64)`."""
+        x = self.look_around(x)
+        return self.look_back(x, memory, placed_memory, pointers=pointers, late_values=late_values, turned=turned)
+
+    def look_around(self, x: Tensor) -> Tensor:
+        """Return `x` after the self-attention: no memory is read yet."""
         normed = self.norm1(x)
-        x = x + self.dropout1(self.self_attn(normed, normed, normed))
+        if torch.is_autocast_enabled(x.device.type):
+            normed = normed.to(torch.get_autocast_dtype(x.device.type))  # once, instead of in each of three projections
+        return x + self.dropout1(self.self_attn(normed, normed, normed))
+
+    def look_back(
+        self, x: Tensor, memory: Tensor, placed_memory: Tensor, *, pointers: int, late_values: bool, turned: Tensor | None = None
+    ) -> Tensor:
+        """Return the layer's output for `x` that has looked around; arguments as in `forward`."""
         cross = self.cross_attn_image
         read = cross.read_late if late_values else cross.forward
-        found = self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
+        x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
         if torch.is_grad_enabled():
-            x = x + found
             return x + self._mlp(x)
-        x = x.add_(found) if x.shape == found.shape else x + found
         for part in torch.split(x, TOKENS_AT_ONCE, 1):  # what is between the layers stays in the cache
             part += self._mlp(part)
         return x
@@ -177,19 +188,38 @@ class MemoryAttention(nn.Module):
                 plus `position_keys`); not with gradients.
         """
         x = current + 0.1 * current_pos
-        placed = memory + memory_pos
-        late = self.late_values and not torch.is_grad_enabled() and not self.training and not x.is_cuda
-        for index, layer in enumerate(self.layers):
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, memory, placed, pointers=pointers, late_values=False, use_reentrant=False)
-                continue
-            turned = None
-            if keys is not None:
-                last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
-                turned = torch.cat((keys[index], last.to(keys[index].dtype)), 1)
-            x = layer(x, memory, placed, pointers=pointers, late_values=late, turned=turned)
+        if torch.is_grad_enabled():
+            placed = memory + memory_pos
+            for layer in self._layers():
+                run = functools.partial(layer, pointers=pointers, late_values=False)
+                x = checkpoint(run, x, memory, placed, use_reentrant=False) if self.checkpointing else run(x, memory, placed)
+        else:
+            x = self._read(x, memory, memory_pos, pointers, keys)
         normed: Tensor = self.norm(x)
         return normed
+
+    def _read(self, x: Tensor, memory: Tensor, memory_pos: Tensor, pointers: int, keys: Sequence[Tensor] | None) -> Tensor:
+        late = self.late_values and not self.training and not x.is_cuda
+        # A CPU is as fast with one object, whose tensors stay in the cache, as with all of them, whose do not.
+        at_once = memory.shape[0] if x.is_cuda else 1
+        first, *others = self._layers()
+        x = first.look_around(x)
+        found = []
+        for start in range(0, memory.shape[0], at_once):
+            some = slice(start, start + at_once)
+            own = x if x.shape[0] == 1 else x[some]
+            placed = memory[some] + (memory_pos if memory_pos.shape[0] == 1 else memory_pos[some])
+            for index, layer in enumerate((first, *others)):
+                turned = None if keys is None else self._all_keys(index, keys[index][some], placed, pointers)
+                own = layer.look_around(own) if index else own
+                own = layer.look_back(own, memory[some], placed, pointers=pointers, late_values=late, turned=turned)
+            found.append(own)
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def _all_keys(self, index: int, keys: Tensor, placed: Tensor, pointers: int) -> Tensor:
+        """Return a layer's keys with those of the pointers after them."""
+        last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
+        return torch.cat((keys, last.to(keys.dtype)), 1)
 
     def memory_keys(self, memory: Tensor) -> Tensor:
         """Return every layer's keys `(4, L, 256)` of one spatial memory `(L, 64)`, without its positions.
@@ -203,9 +233,11 @@ class MemoryAttention(nn.Module):
         layers = self._key_projections()
         return self._turned([F.linear(position, layer.weight.float(), layer.bias.float()) for layer in layers])
 
+    def _layers(self) -> list[MemoryAttentionLayer]:
+        return [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
+
     def _key_projections(self) -> list[nn.Linear]:
-        layers = [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
-        return [layer.cross_attn_image.k_proj for layer in layers]
+        return [layer.cross_attn_image.k_proj for layer in self._layers()]
 
     def _turned(self, keys: list[Tensor]) -> Tensor:
         table = rotary_table(round(keys[0].shape[0] ** 0.5), CHANNELS, keys[0].device)
