@@ -35,8 +35,8 @@ def merge_heads(x: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return soft-max attention, `(B, H, Q, D / H)`; scale (D / H)^-0.5.
 
-    Training in bfloat16 on a CPU stores the weights, as they are few there (197 tokens): the backward pass of torch's kernel takes
-    three times as long. Elsewhere they are never stored.
+    Training in bfloat16 on a CPU stores the weights, as they are few there (197 tokens): the backward pass of torch's kernel
+    takes three times as long. Elsewhere they are never stored.
     """
     training = torch.is_grad_enabled()
     if query.device.type != "cpu" or query.dtype != torch.bfloat16 or (training and key.shape[2] > _SHORT):
