@@ -197,12 +197,13 @@ def propagation(variant: str, mode: str, frames: int, threads: int) -> dict[str,
     grid = ours.grid
     assert ours.tracker.soft is not None
     labels = ours.tracker.soft.flatten(1).clone()
-    plain = PlainPropagation(encoder, config)
     if mode == "plain":
-        del ours
+        plain = PlainPropagation(encoder, config)
         plain.start(frame_at(0), labels, grid)
+        del ours
         step = plain.step
     else:
+        del encoder  # a segmenter computes with a copy of its own
         step = ours.step
     for index in range(1, config.n_last_frames + frames + 1):
         frame = frame_at(index % 60)
@@ -229,7 +230,8 @@ def training(variant: str, batch: int, steps: int, threads: int, rounds: tuple[s
     for mode in rounds:
         torch.manual_seed(0)
         model = build_rsp(variant)
-        optimizer = build_optimizer("adamw", optimizer_groups(model.named_parameters(), lr=1e-6, weight_decay=0.05))
+        groups = optimizer_groups(model.named_parameters(), lr=1e-6, weight_decay=0.05)
+        optimizer = build_optimizer("adamw", groups, **({"fused": False} if mode == "plain" else {}))
         runs, losses = [], []
         for step in range(steps + 1):
             draws = model.draw(future, generator=torch.Generator().manual_seed(step))

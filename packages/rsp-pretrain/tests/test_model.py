@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from rsp_pretrain.config import ARCHITECTURES, LONG_SUFFIX, Objective
-from rsp_pretrain.model import FACTORIES, Encoder, build_rsp
+from rsp_pretrain.model import FACTORIES, Encoder, build_rsp, vit
 from rsp_pretrain.model.decoder import DecoderBlock, standardised
 from rsp_pretrain.model.latent import CategoricalLatent, GaussianLatent, balanced_kl, draw_latent
 from rsp_pretrain.model.network import patchify, unpatchify
@@ -210,13 +210,21 @@ def test_attention_maps_are_shares(tiny):
     assert model.dense_features(images).shape == (3, 32, 4, 4)
 
 
+@pytest.mark.parametrize("units", [False, True])
 @pytest.mark.parametrize("length", [5, 900])
-def test_attention_in_half_precision_is_near(length):
+def test_attention_in_half_precision_is_near(length, units, monkeypatch):
+    monkeypatch.setattr(vit, "has_bf16_matrix_units", lambda: units)
     g = torch.Generator().manual_seed(0)
-    query, key, value = (torch.randn(2, 3, length, 16, generator=g) for _ in range(3))
-    exact = F.scaled_dot_product_attention(query, key, value)
+    exact_parts = [torch.randn(2, 3, length, 16, generator=g).requires_grad_() for _ in range(3)]
+    exact = F.scaled_dot_product_attention(*exact_parts)
+    exact.square().mean().backward()
+    half_parts = [part.detach().bfloat16().requires_grad_() for part in exact_parts]
     with torch.inference_mode():
-        half = attend(query.bfloat16(), key.bfloat16(), value.bfloat16())
+        half = attend(*half_parts)
     assert half.shape == exact.shape
     assert (half.float() - exact).abs().max() < 0.03
+    attend(*half_parts).square().mean().backward()  # five keys keep their weights, 900 do not
+    for part, same in zip(half_parts, exact_parts, strict=True):
+        assert (part.grad.float() - same.grad).abs().max() < 0.03 * same.grad.abs().max()
+    query, key, value = (part.detach() for part in exact_parts)
     assert torch.equal(attend(query, key, value), exact)

@@ -6,33 +6,69 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sam2_rcms.model import attention
+from sam2_rcms.model import attention, hiera
 from sam2_rcms.model.attention import attend, mix
 from sam2_rcms.model.memory_attention import MemoryAttention
 from sam2_rcms.model.position import rotary_table, rotate, rotate_
 
 
+@pytest.mark.parametrize(("spread", "bounded"), [(0.5, True), (4.0, False), (40.0, False)])
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("keys", [5, 16, 61])
-def test_blocks_equal_torch_in_float32(keys, batch, monkeypatch):
-    monkeypatch.setattr(attention, "QUERIES_AT_ONCE", 7)
-    monkeypatch.setattr(attention, "KEYS_AT_ONCE", 16)
+def test_blocks_equal_torch_in_float32(keys, batch, spread, bounded, monkeypatch):
+    for name, size in (("_QUERIES", 7), ("_KEYS", 16), ("_ROWS", 6)):
+        monkeypatch.setattr(attention, name, size)
+    summed = []
+    monkeypatch.setattr(attention, "_mix_sums", lambda *args, own=attention._mix_sums: (summed.append(1), own(*args)))
     torch.manual_seed(0)
-    query, key, value = torch.randn(batch, 20, 8) * 4, torch.randn(3, keys, 8) * 4, torch.randn(3, keys, 5)
+    query, key, value = torch.randn(batch, 20, 8) * spread, torch.randn(3, keys, 8) * spread, torch.randn(3, keys, 5)
     expected = F.scaled_dot_product_attention(query.expand(3, -1, -1), key, value, scale=1.0)
     with torch.inference_mode():
         torch.testing.assert_close(mix(query, key, value), expected, rtol=1e-5, atol=1e-5)
+    assert bool(summed) == bounded, "large logits may not be summed up without their maximum"
 
 
-def test_half_precision_stays_near(monkeypatch):
+def test_sums_hold_at_the_largest_safe_logit():
+    """All logits at the bound, of either sign: neither overflow nor zero."""
+    query, key = torch.eye(8)[:2] * attention.SAFE_LOGIT, torch.cat((torch.eye(8), -torch.eye(8))) * (1 - 1e-6)
+    value = torch.randn(16, 4)
+    with torch.inference_mode():
+        for sign in (1, -1):
+            found = mix(sign * query[None], key[None], value[None])[0]
+            torch.testing.assert_close(found, (sign * query @ key.T).softmax(-1) @ value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", [False, True])
+@pytest.mark.parametrize(("spread", "near"), [(1.0, 0.05), (6.0, 0.3)])  # bfloat16 counts logits around 100 in halves
+def test_half_precision_stays_near(units, spread, near, monkeypatch):
     monkeypatch.setattr(attention, "LONG", 4)
+    monkeypatch.setattr(attention, "has_bf16_matrix_units", lambda: units)
+    monkeypatch.setattr(attention, "_KEYS_HALF", 16)
     torch.manual_seed(0)
-    exact = [torch.randn(2, 3, 50, 8) for _ in range(3)]
+    exact = [torch.randn(2, 3, 50, 8) * scale for scale in (spread, spread, 1.0)]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         found = attend(*(x.bfloat16() for x in exact))
-    expected = F.scaled_dot_product_attention(*exact)
+        mixed = mix(*(x.bfloat16() for x in (exact[0][0] * 8**-0.5, exact[1][0], exact[2][0])))
+    expected = F.scaled_dot_product_attention(*(x.bfloat16().float() for x in exact))
     assert found.shape == expected.shape
-    assert (found.float() - expected).abs().max() < 0.05
+    assert (found.float() - expected).abs().max() < near
+    assert (mixed.float() - expected[0]).abs().max() < near
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (22, 10)], ids=["whole windows", "padded windows"])
+def test_bands_of_windows_equal_all_at_once(size, pool, monkeypatch):
+    torch.manual_seed(0)
+    block = hiera.MultiScaleBlock(8, 16 if pool else 8, heads=2, window=4, pool=pool, drop_path=0.0).eval()
+    x = torch.randn(2, *size, 8)
+    with torch.inference_mode():
+        whole = block(x)
+        monkeypatch.setattr(hiera, "TOKENS_AT_ONCE", 1)
+        computed = []
+        monkeypatch.setattr(block, "_compute", lambda *args, own=block._compute, **kw: computed.append(own(*args, **kw)))
+        bands = block(x)
+    assert len(computed) == -(-size[0] // 4), "one row of windows at a time"
+    torch.testing.assert_close(bands, whole, rtol=1e-6, atol=1e-6)
 
 
 def test_late_values_equal_early_ones():

@@ -166,17 +166,21 @@ class Engine:
             self._encode(image, high, score, some, binary=self.config.binarize_mask_from_pts_for_mem_enc)
 
     def _encode(self, image: ImageFeatures, high: Tensor, score: Tensor, records: Sequence[Record], *, binary: bool) -> None:
-        memory = self.network.encode_memory(
-            image.stride16,
-            high,
-            score,
-            scale=self.config.sigmoid_scale_for_mem_enc,
-            bias=self.config.sigmoid_bias_for_mem_enc,
-            binary=binary,
-        )
         kind = torch.float32 if self.config.memory_dtype == "float32" else torch.bfloat16
-        for record, own in zip(records, memory, strict=True):
-            record.memory = _own(own.to(kind), alone=len(records) == 1)
+        # One by one on a CPU: what is made of a mask at image size then stays in the cache.
+        step = 1 if self.device == "cpu" else len(records)
+        for start in range(0, len(records), step):
+            some = slice(start, start + step)
+            memory = self.network.encode_memory(
+                image.stride16,
+                high[some],
+                score[some],
+                scale=self.config.sigmoid_scale_for_mem_enc,
+                bias=self.config.sigmoid_bias_for_mem_enc,
+                binary=binary,
+            )
+            for record, own in zip(records[some], memory, strict=True):
+                record.memory = _own(own.to(kind), alone=len(memory) == 1)
 
     def _records(self, out: HeadOutput) -> list[Record]:
         low = fill_holes(out.low, self.config.fill_hole_area)

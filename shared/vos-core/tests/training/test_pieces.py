@@ -55,6 +55,23 @@ def test_groups_follow_their_rules_and_keep_their_own_schedule() -> None:
     assert names == ["0.bias", "1.weight", "1.bias", "2.weight", "2.bias"]
 
 
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_steps_fused_and_equal_to_the_plain_one(kind) -> None:
+    weights = []
+    for settings in ({}, {"fused": False}):
+        torch.manual_seed(0)
+        model = nn.Linear(40, 30)
+        groups = parameter_groups(model.named_parameters(), lr=1e-2, weight_decay=0.1)
+        optimizer = build_optimizer(kind, groups, betas=(0.9, 0.95), **settings)
+        assert optimizer.defaults["fused"] == (not settings)
+        for _ in range(5):
+            optimizer.zero_grad()
+            model(torch.randn(4, 40)).square().mean().backward()
+            optimizer.step()
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-5, atol=1e-7)
+
+
 def test_a_group_has_a_floor_and_may_freeze() -> None:
     groups = [
         {"params": [nn.Parameter(torch.ones(1))], "lr": 0.2, "initial_lr": 0.2, "weight_decay": 0.1, **own}

@@ -212,21 +212,27 @@ def _widened(x: Tensor, layer: nn.Module, activation: nn.Module, last: nn.Module
     k, height, width = layer.kernel_size[0], x.shape[-2], 2 * x.shape[-1]
     block, taps = kernel_blocks(layer.weight), _tap_rows(last.weight)
     offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
-    step, pad = TILE - k + 1, k // 2
-    count = -(-height // step)
+    step, pad, side = TILE - k + 1, k // 2, last.kernel_size[0]
+    margin = side // 2
     found = []
     for one in x:
-        rows_HCW = F.pad(one.permute(1, 0, 2), (0, 0, 0, 0, pad, count * step + k - 1 - height - pad))
-        maps = one.new_empty(count * step, taps.shape[0], width)
+        y = one.new_zeros(height + 2 * margin, width + 2 * margin)
 
-        def tiles(narrow: Tensor = rows_HCW) -> Iterator[tuple[int, Tensor]]:
-            for first in range(0, count * step, step):
-                wide = F.interpolate(narrow[first : first + TILE], scale_factor=2, mode="linear", align_corners=True)
-                yield first, F.pad(wide, (pad, pad))
+        def tiles(narrow: Tensor = one) -> Iterator[tuple[int, Tensor]]:
+            for first in range(0, height, step):
+                rows_HCW = narrow[:, max(first - pad, 0) : first - pad + TILE].permute(1, 0, 2)
+                wide = F.interpolate(rows_HCW, scale_factor=2, mode="linear", align_corners=True)
+                above = max(pad - first, 0)
+                yield first, F.pad(wide, (pad, pad, 0, 0, above, TILE - above - wide.shape[0]))
 
         for first, rows in _convolved(tiles(), block, offset, k, activation.negative_slope):
-            maps[first : first + step] = torch.bmm(taps.expand(step, -1, -1), rows)
-        found.append(_shifted(maps[:height], last.weight, last.bias))
+            count = min(step, height - first)
+            maps_HKW = torch.bmm(taps.expand(count, -1, -1), rows[:count])
+            for tap in range(side * side):
+                top, left = first + tap // side, tap % side
+                y[top : top + count, left : left + width] += maps_HKW[:, tap]
+        y = y[margin : margin + height, margin : margin + width]
+        found.append(y[None] if last.bias is None else y[None] + last.bias[:, None, None])
     return torch.stack(found)
 
 

@@ -12,10 +12,13 @@ from torch.nn import functional as F
 from rsp_pretrain.model.position import resample_positions, sincos_table
 from vos_core.errors import UsageError
 from vos_core.ops.linear import linear
+from vos_core.run.device import has_bf16_matrix_units
 
 NORM_EPS = 1e-6
 """Of every layer norm, encoder and decoder."""
 _QUERIES = 384
+_SHORT = 512
+"""Keys up to which training on a CPU keeps attention weights: 8 MB a head and pair of images at most."""
 
 
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
@@ -30,13 +33,21 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return soft-max attention, `(B, H, Q, D / H)`, without ever storing all of its weights; scale (D / H)^-0.5."""
-    if query.dtype != torch.bfloat16 or query.device.type != "cpu" or torch.is_grad_enabled():
+    """Return soft-max attention, `(B, H, Q, D / H)`; scale (D / H)^-0.5.
+
+    Training in bfloat16 on a CPU stores the weights, as they are few there (197 tokens): the backward pass of torch's kernel
+    takes three times as long. Elsewhere they are never stored.
+    """
+    training = torch.is_grad_enabled()
+    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or (training and key.shape[2] > _SHORT):
         return F.scaled_dot_product_attention(query, key, value)
-    # CPUs without matrix units in bf16: torch's fused kernel takes 1.6 times as long as products over blocks of queries.
-    query, turned = query * query.shape[-1] ** -0.5, key.transpose(2, 3)
-    parts = torch.split(query, _QUERIES, 2)
-    return torch.cat([torch.softmax(part @ turned, 3) @ value for part in parts], 2)
+    if not training and has_bf16_matrix_units():
+        return F.scaled_dot_product_attention(query, key, value)
+    scaled, turned = query * query.shape[-1] ** -0.5, key.transpose(2, 3)
+    if training:
+        return torch.softmax(scaled @ turned, 3).to(value.dtype) @ value
+    # Without matrix units torch's kernel takes 1.6 times as long in bfloat16 as products over blocks of queries.
+    return torch.cat([torch.softmax(part @ turned, 3) @ value for part in torch.split(scaled, _QUERIES, 2)], 2)
 
 
 class PatchEmbed(nn.Module):

@@ -12,6 +12,9 @@ from sam2_rcms.model.attention import attend
 from sam2_rcms.model.layers import MLP, DropPath
 from vos_core.ops.linear import linear
 
+TOKENS_AT_ONCE = 4096
+"""Tokens in one band of windows where no gradient is wanted: what a block makes of them stays in the cache."""
+
 
 class PatchEmbed(nn.Module):
     """Overlapping patches of stride 4."""
@@ -77,10 +80,25 @@ class MultiScaleBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, h, w, C)` tokens, or half of each side if the block pools."""
+        if torch.is_grad_enabled() or not self.window:
+            return self._compute(x)
+        # Windows do not see each other. A band of them at a time, all that is made on the way stays in the cache.
+        rows = self.window * max(1, TOKENS_AT_ONCE // (self.window * x.shape[2]))
+        bands = torch.split(x, rows, 1)
+        if len(bands) == 1:
+            return self._compute(x)
+        batch, height, width = x.shape[:3]
+        side = 2 if self.pool else 1
+        out = x.new_empty(batch, height // side, width // side, self.norm2.weight.shape[0])
+        for band, place in zip(bands, torch.split(out, rows // side, 1), strict=True):
+            self._compute(band, out=place)
+        return out
+
+    def _compute(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         shortcut = x
         x = self.norm1(x)
         if hasattr(self, "proj"):
-            shortcut = self.proj(x)
+            shortcut = linear(x, self.proj.weight, self.proj.bias)
             if self.pool:
                 shortcut = max_pool(shortcut)
         window, grid = self.window, (x.shape[1], x.shape[2])
@@ -94,7 +112,7 @@ class MultiScaleBlock(nn.Module):
                 padded = (grid[0] + -grid[0] % window, grid[1] + -grid[1] % window)
             x = unpartition(x, window, padded, grid)
         x = shortcut + self.drop_path(x)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return torch.add(x, self.drop_path(self.mlp(self.norm2(x))), out=out)
 
 
 def partition(x: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -14,6 +15,13 @@ from sam2_rcms.model.position import rotary_table, rotate, rotate_
 from vos_core.ops.linear import linear
 
 CHANNELS, MEMORY, HIDDEN = 256, 64, 2048
+TOKENS_AT_ONCE = 1024
+"""Tokens that go through a MLP together where no gradient is wanted."""
+
+
+def project(x: Tensor, layer: nn.Linear) -> Tensor:
+    """Return the layer's output for `(B, L, C)`."""
+    return linear(x, layer.weight, layer.bias)
 
 
 class RotaryAttention(nn.Module):
@@ -43,27 +51,28 @@ class RotaryAttention(nn.Module):
             turned: `(B, K, 256)` if keys are at hand projected and turned; then `key` is not read.
         """
         q, k = self.project(query, key, unplaced=unplaced, turned=turned)
-        v = self.v_proj(value)
+        v = project(value, self.v_proj)
         q = q.to(v.dtype).expand(v.shape[0], -1, -1)
         rate = self.dropout if self.training else 0.0
         out = attend(q.unsqueeze(1), k.to(v.dtype).unsqueeze(1), v.unsqueeze(1), dropout=rate)
-        projected: Tensor = self.out_proj(out.squeeze(1))
-        return projected
+        return project(out.squeeze(1), self.out_proj)
 
     def project(self, query: Tensor, key: Tensor, *, unplaced: int, turned: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return turned queries `(B or 1, L, 256)` and keys `(B, K, 256)`; float32 but for keys that were at hand."""
+        """Return turned queries `(B or 1, L, 256)` in float32 and keys `(B, K, 256)` in the dtype of the layer."""
         side = round(query.shape[1] ** 0.5)
         table = rotary_table(side, CHANNELS, query.device)
         if turned is not None:
-            return rotate_(self.q_proj(query).float(), table), turned
-        q, k = self.q_proj(query), self.k_proj(key)
+            return rotate_(project(query, self.q_proj).float(), table), turned
+        q, k = project(query, self.q_proj), project(key, self.k_proj)
         placed = k.shape[1] - unplaced
         if not torch.is_grad_enabled():
-            # In place: keys of seven memories are 29 MB an object, and are read once.
-            q, k = rotate_(q.float(), table), k.float()
-            if placed:
-                rotate_(k[:, :placed], table)
-            return q, k
+            # In place, a grid at a time: keys of seven memories are 29 MB an object, and are read once.
+            for grid in torch.split(k[:, :placed], query.shape[1], 1):
+                if k.dtype == torch.float32:
+                    rotate_(grid, table)
+                else:
+                    grid.copy_(rotate_(grid.float(), table))
+            return rotate_(q.float(), table), k
         q = rotate(q, table)
         if placed == 0:
             return q, k.float()
@@ -78,8 +87,7 @@ class RotaryAttention(nn.Module):
         """
         q, k = self.project(query, key, unplaced=unplaced, turned=turned)
         mixed = mix(q * CHANNELS**-0.5, k, value)
-        projected: Tensor = self.out_proj(self.v_proj(mixed))
-        return projected
+        return project(project(mixed, self.v_proj), self.out_proj)
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -110,13 +118,32 @@ class MemoryAttentionLayer(nn.Module):
         turned: Tensor | None = None,
     ) -> Tensor:
         """Return `(B, L, 256)` of `(B or 1, L, 256)`; `placed_memory` is `memory` plus positions, `(B, K, 64)`."""
+        x = self.look_around(x)
+        return self.look_back(x, memory, placed_memory, pointers=pointers, late_values=late_values, turned=turned)
+
+    def look_around(self, x: Tensor) -> Tensor:
+        """Return `x` after the self-attention: no memory is read yet."""
         normed = self.norm1(x)
-        x = x + self.dropout1(self.self_attn(normed, normed, normed))
+        if torch.is_autocast_enabled(x.device.type):
+            normed = normed.to(torch.get_autocast_dtype(x.device.type))  # once, instead of in each of three projections
+        return x + self.dropout1(self.self_attn(normed, normed, normed))
+
+    def look_back(
+        self, x: Tensor, memory: Tensor, placed_memory: Tensor, *, pointers: int, late_values: bool, turned: Tensor | None = None
+    ) -> Tensor:
+        """Return the layer's output for `x` that has looked around; arguments as in `forward`."""
         cross = self.cross_attn_image
         read = cross.read_late if late_values else cross.forward
         x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
+        if torch.is_grad_enabled():
+            return x + self._mlp(x)
+        for part in torch.split(x, TOKENS_AT_ONCE, 1):  # what is between the layers stays in the cache
+            part += self._mlp(part)
+        return x
+
+    def _mlp(self, x: Tensor) -> Tensor:
         hidden = linear(self.norm3(x), self.linear1.weight, self.linear1.bias, activation="relu")
-        return x + self.dropout3(linear(self.dropout(hidden), self.linear2.weight, self.linear2.bias))
+        return self.dropout3(linear(self.dropout(hidden), self.linear2.weight, self.linear2.bias))
 
 
 class MemoryAttention(nn.Module):
@@ -161,19 +188,38 @@ class MemoryAttention(nn.Module):
                 plus `position_keys`); not with gradients.
         """
         x = current + 0.1 * current_pos
-        placed = memory + memory_pos
-        late = self.late_values and not torch.is_grad_enabled() and not self.training and not x.is_cuda
-        for index, layer in enumerate(self.layers):
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, memory, placed, pointers=pointers, late_values=False, use_reentrant=False)
-                continue
-            turned = None
-            if keys is not None:
-                last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
-                turned = torch.cat((keys[index], last.to(keys[index].dtype)), 1)
-            x = layer(x, memory, placed, pointers=pointers, late_values=late, turned=turned)
+        if torch.is_grad_enabled():
+            placed = memory + memory_pos
+            for layer in self._layers():
+                run = functools.partial(layer, pointers=pointers, late_values=False)
+                x = checkpoint(run, x, memory, placed, use_reentrant=False) if self.checkpointing else run(x, memory, placed)
+        else:
+            x = self._read(x, memory, memory_pos, pointers, keys)
         normed: Tensor = self.norm(x)
         return normed
+
+    def _read(self, x: Tensor, memory: Tensor, memory_pos: Tensor, pointers: int, keys: Sequence[Tensor] | None) -> Tensor:
+        late = self.late_values and not self.training and not x.is_cuda
+        # A CPU is as fast with one object, whose tensors stay in the cache, as with all of them, whose do not.
+        at_once = memory.shape[0] if x.is_cuda else 1
+        first, *others = self._layers()
+        x = first.look_around(x)
+        found = []
+        for start in range(0, memory.shape[0], at_once):
+            some = slice(start, start + at_once)
+            own = x if x.shape[0] == 1 else x[some]
+            placed = memory[some] + (memory_pos if memory_pos.shape[0] == 1 else memory_pos[some])
+            for index, layer in enumerate((first, *others)):
+                turned = None if keys is None else self._all_keys(index, keys[index][some], placed, pointers)
+                own = layer.look_around(own) if index else own
+                own = layer.look_back(own, memory[some], placed, pointers=pointers, late_values=late, turned=turned)
+            found.append(own)
+        return torch.cat(found) if len(found) > 1 else found[0]
+
+    def _all_keys(self, index: int, keys: Tensor, placed: Tensor, pointers: int) -> Tensor:
+        """Return a layer's keys with those of the pointers after them."""
+        last = self._key_projections()[index](placed[:, placed.shape[1] - pointers :])
+        return torch.cat((keys, last.to(keys.dtype)), 1)
 
     def memory_keys(self, memory: Tensor) -> Tensor:
         """Return every layer's keys `(4, L, 256)` of one spatial memory `(L, 64)`, without its positions.
@@ -187,9 +233,11 @@ class MemoryAttention(nn.Module):
         layers = self._key_projections()
         return self._turned([F.linear(position, layer.weight.float(), layer.bias.float()) for layer in layers])
 
+    def _layers(self) -> list[MemoryAttentionLayer]:
+        return [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
+
     def _key_projections(self) -> list[nn.Linear]:
-        layers = [layer for layer in self.layers if isinstance(layer, MemoryAttentionLayer)]
-        return [layer.cross_attn_image.k_proj for layer in layers]
+        return [layer.cross_attn_image.k_proj for layer in self._layers()]
 
     def _turned(self, keys: list[Tensor]) -> Tensor:
         table = rotary_table(round(keys[0].shape[0] ** 0.5), CHANNELS, keys[0].device)

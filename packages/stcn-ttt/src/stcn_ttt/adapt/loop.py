@@ -22,6 +22,7 @@ from stcn_ttt.adapt.sequences import SequenceMaker
 from vos_core.contract import FrameReader, Precision
 from vos_core.errors import ConfigError, VosError
 from vos_core.training.loop import autocast
+from vos_core.training.optim import build_optimizer
 from vos_core.types import Prompt
 
 Prompts = Mapping[int, Sequence[Prompt]]
@@ -107,7 +108,7 @@ def adapt_network(
                 # Weight decay alone would move every weight by a whole step of Adam.
                 return _skipped(report, f"the masks given for clip '{name}' show no object")
             # Moments begin anew at every jump step.
-            optimizer = torch.optim.Adam(trainable, lr=config.ttt_lr, weight_decay=1e-7, fused=True)
+            optimizer = build_optimizer("adam", [{"params": trainable}], lr=config.ttt_lr, weight_decay=1e-7)
             for iteration in range(config.ttt_number_iterations_per_jump_step):
                 if batches is not None:
                     batch = batches(step, iteration)
