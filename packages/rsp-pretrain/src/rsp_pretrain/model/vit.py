@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from rsp_pretrain.model.position import resample_positions, sincos_table
 from vos_core.errors import UsageError
 from vos_core.ops.linear import linear
-from vos_core.run.device import has_bf16_matrix_units
+from vos_core.ops.matrix_units import has_bf16_matrix_units
 
 NORM_EPS = 1e-6
 """Of every layer norm, encoder and decoder."""

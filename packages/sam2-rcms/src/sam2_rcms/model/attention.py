@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vos_core.run.device import has_bf16_matrix_units
+from vos_core.ops.matrix_units import has_bf16_matrix_units
 
 LONG = 1024
 """Keys from which on plain products are faster in half precision, without matrix units."""

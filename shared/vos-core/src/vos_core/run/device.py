@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import random
 import sys
@@ -54,18 +53,6 @@ def torch_device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"unknown device '{name}'", expected="cpu, cuda or cuda:<index>") from error
-
-
-@functools.lru_cache(maxsize=1)
-def has_bf16_matrix_units() -> bool:
-    """Say whether this CPU multiplies bfloat16 matrices in hardware made for it (AMX).
-
-    With it torch's own kernels are the fastest in bfloat16; without it some are slower than in float32.
-    """
-    import torch
-
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)  # torch has no public name for it
-    return supported is not None and bool(supported())
 
 
 def torch_dtype(precision: Precision, device: str) -> torch.dtype:
