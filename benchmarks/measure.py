@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-from vos_core.run.memory import peak_resident_bytes
-
 
 def machine() -> dict[str, Any]:
     """Return what speed depends on: the processor, its cores, whether it multiplies bfloat16 matrices in hardware, versions."""
@@ -29,22 +27,10 @@ def machine() -> dict[str, Any]:
 
 
 def peak_bytes(script: str, *arguments: object) -> int:
-    """Run `script` with these arguments in a process of its own, which prints `own_peak_bytes` last; return that.
+    """Run `script` with these arguments in a process of its own, which prints its `peak_resident_bytes` last; return that.
 
     Raises:
         subprocess.CalledProcessError: if the process fails; its messages go to stderr.
     """
     command = [sys.executable, script, *(str(argument) for argument in arguments)]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
-
-
-def own_peak_bytes() -> int:
-    """Return the peak resident memory of this process so far, in bytes."""
-    return peak_resident_bytes()
-
-
-def resident_bytes() -> int:
-    """Return the resident memory of this process now, in bytes; 0 where unknown."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="ascii", errors="replace").splitlines() if status.is_file() else []
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measure import machine, own_peak_bytes
+from measure import machine
 from torch import Tensor
 
 from object_pursuit.config import PRESETS
@@ -32,6 +32,7 @@ from object_pursuit.fit.fitter import predictor, rmsprop
 from object_pursuit.model import Singlenet, build_encoder, build_hypernet
 from object_pursuit.quality import positive_weight
 from object_pursuit.samples import Samples
+from vos_core.run.memory import peak_resident_bytes
 from vos_core.training.checkpoint import seed_everything
 
 STAGES, MODES = ("segment", "base"), ("plain", "fp32", "bf16")
@@ -141,7 +142,7 @@ def main() -> None:
     if arguments.child:
         stage, mode = arguments.child
         row = segment(mode, arguments.batches) if stage == "segment" else base(mode, arguments.steps)
-        print(json.dumps({**row, "peak_bytes": own_peak_bytes()}))
+        print(json.dumps({**row, "peak_bytes": peak_resident_bytes()}))
         return
     results: dict[str, dict[str, Any]] = {}
     load = os.getloadavg()

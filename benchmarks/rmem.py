@@ -27,7 +27,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from measure import machine, own_peak_bytes, peak_bytes, resident_bytes
+from measure import machine, peak_bytes
 from torch.nn import functional as F
 
 from rmem_deaot.config import VARIANTS, SegmenterConfig
@@ -37,6 +37,7 @@ from rmem_deaot.model.long_term import FrameMemory
 from rmem_deaot.prepare import View, input_size, upsample
 from rmem_deaot.segmenter import RMemSegmenter
 from vos_core.bank import RestrictedBank
+from vos_core.run.memory import peak_resident_bytes, resident_bytes
 from vos_core.types import Frame, Prompt
 
 HEIGHT, WIDTH = 480, 854
@@ -202,7 +203,7 @@ def long_clip(frames: int, size: tuple[int, int], mode: str) -> dict[str, Any]:
         cpu.append(time.process_time() - start_cpu)
         if t + 1 == FULL + 2 or (t + 1) % 100 == 0 or t + 1 == frames:
             row = {"frames": t + 1, "bank": len(segmenter.bank_frames), "state_bytes": segmenter.state_bytes()}
-            row |= {"resident_bytes": resident_bytes(), "peak_bytes": own_peak_bytes()}
+            row |= {"resident_bytes": resident_bytes(), "peak_bytes": peak_resident_bytes()}
             medians = {"wall_s": statistics.median(wall), "cpu_s": statistics.median(cpu)}
             rows.append(row | medians)
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
@@ -235,7 +236,7 @@ def main() -> None:
         segmenter = make(args.only)
         for t in range(args.frames):
             segmenter.step(frame_at(t), prompts if t == 0 else ())
-        print(own_peak_bytes())
+        print(peak_resident_bytes())
         return
     record = json.loads(args.output.read_text(encoding="utf-8")) if args.output.is_file() else {}
     load = os.getloadavg()[0]

@@ -226,32 +226,33 @@ def training(variant: str, batch: int, steps: int, threads: int, rounds: tuple[s
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     present, future = torch.randn(batch, 3, 224, 224), torch.randn(batch, 3, 224, 224)
-    cells: dict[str, dict[str, Any]] = {}
+    models, optimizers = {}, {}
     for mode in rounds:
         torch.manual_seed(0)
-        model = build_rsp(variant)
-        groups = optimizer_groups(model.named_parameters(), lr=1e-6, weight_decay=0.05)
-        optimizer = build_optimizer("adamw", groups, **({"fused": False} if mode == "plain" else {}))
-        runs, losses = [], []
-        for step in range(steps + 1):
+        models[mode] = build_rsp(variant)
+        groups = optimizer_groups(models[mode].named_parameters(), lr=1e-6, weight_decay=0.05)
+        optimizers[mode] = build_optimizer("adamw", groups, fused=mode != "plain")
+    runs: dict[str, list[tuple[float, float]]] = {mode: [] for mode in rounds}
+    losses: dict[str, list[float]] = {mode: [] for mode in rounds}
+    for step in range(steps + 1):
+        for mode, model in models.items():
             draws = model.draw(future, generator=torch.Generator().manual_seed(step))
             wall, cpu = time.perf_counter(), time.process_time()
-            optimizer.zero_grad(set_to_none=True)
+            optimizers[mode].zero_grad(set_to_none=True)
             with autocast("bf16" if mode == "bf16" else "fp32", torch.device("cpu")):
                 if mode == "plain":
                     loss = plain_loss(model, present, future, draws)
                 else:
                     loss = model(present, future, draws, with_prior=step % 20 == 0).loss
             loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            runs.append((time.perf_counter() - wall, time.process_time() - cpu))
-            losses.append(float(loss.detach()))
-        cells[mode] = {
-            "loss": losses[0],
-            "wall_s": statistics.median(run[0] for run in runs[1:]),
-            "cpu_s": statistics.median(run[1] for run in runs[1:]),
-        }
-        assert math.isfinite(losses[-1])
+            optimizers[mode].step()
+            runs[mode].append((time.perf_counter() - wall, time.process_time() - cpu))
+            losses[mode].append(float(loss.detach()))
+    cells: dict[str, dict[str, Any]] = {}
+    for mode in rounds:
+        assert math.isfinite(losses[mode][-1])
+        wall_s, cpu_s = (statistics.median(run[part] for run in runs[mode][1:]) for part in (0, 1))
+        cells[mode] = {"loss": losses[mode][0], "wall_s": wall_s, "cpu_s": cpu_s}
         print(f"{variant} {mode}: {cells[mode]}", file=sys.stderr, flush=True)
     return cells
 

@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from measure import machine, own_peak_bytes, peak_bytes
+from measure import machine, peak_bytes
 from torch.nn import functional as F
 
 from sam2_rcms.config import SegmenterConfig, TrunkConfig
@@ -31,6 +31,7 @@ from sam2_rcms.engine import Engine
 from sam2_rcms.memory import ObjectMemory, ReadRules, Record
 from sam2_rcms.model import SAM2, ImageFeatures
 from sam2_rcms.segmenter import SAM2Segmenter
+from vos_core.run.memory import peak_resident_bytes
 from vos_core.types import Frame, Prompt
 
 HEIGHT, WIDTH = 480, 854
@@ -162,7 +163,7 @@ def run_only(args: argparse.Namespace) -> None:
     segmenter = make(args.only, args.size, args.image_size)
     for t in range(args.frames):
         segmenter.step(frame_at(t), prompts if t == 0 else ())
-    print(own_peak_bytes())
+    print(peak_resident_bytes())
 
 
 def memory_by_length(lengths: Sequence[int]) -> dict[str, int]:
@@ -175,7 +176,7 @@ def memory_by_length(lengths: Sequence[int]) -> dict[str, int]:
     for t in range(max(lengths)):
         segmenter.step(frame_at(t), prompts if t == 0 else ())
         if t + 1 in lengths:
-            found[str(t + 1)] = own_peak_bytes()
+            found[str(t + 1)] = peak_resident_bytes()
     return found
 
 

@@ -22,7 +22,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from measure import machine, own_peak_bytes, peak_bytes
+from measure import machine, peak_bytes
 from torch.nn import functional as F
 
 from stcn_ttt.config import SegmenterConfig
@@ -31,6 +31,7 @@ from stcn_ttt.model.blocks import SharingResBlock
 from stcn_ttt.prepare import View
 from stcn_ttt.segmenter import STCNSegmenter
 from vos_core.ops.backend import use_backends
+from vos_core.run.memory import peak_resident_bytes
 from vos_core.types import Frame, Prompt
 
 HEIGHT, WIDTH = 480, 854
@@ -168,7 +169,7 @@ def main() -> None:
         segmenter = make(args.only)
         for t in range(args.frames):
             segmenter.step(frame_at(t), prompts if t == 0 else ())
-        print(own_peak_bytes())
+        print(peak_resident_bytes())
         return
     results = {}
     for objects in args.objects:

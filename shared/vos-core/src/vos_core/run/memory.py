@@ -39,20 +39,29 @@ class MemoryMeter:
         return peak_resident_bytes()
 
 
+def resident_bytes() -> int:
+    """Return the resident memory of this process now, in bytes; 0 where unknown (not Linux)."""
+    return _status_bytes("VmRSS")
+
+
 def peak_resident_bytes() -> int:
     """Return the peak resident memory of this process since its start or the last `MemoryMeter`, in bytes; 0 where unknown.
 
     Linux keeps `ru_maxrss` of the parent across exec, so the process's own counter is read where there is one.
     """
-    try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    if own := _status_bytes("VmHWM"):
+        return own
     try:
         import resource
     except ImportError:  # Windows
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(field: str) -> int:
+    with contextlib.suppress(OSError):
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return 0
