@@ -80,10 +80,7 @@ def attend_frames(query: Tensor, key: Tensor, value: Tensor, *, frames: int) -> 
         if mass is not None:
             by_frame = weights.view(*weights.shape[:2], frames, -1)
             mass[:, rows] = by_frame.sum(3, dtype=torch.float32)
-        if batch == 1:
-            torch.bmm(weights, value, out=out[:, rows])
-        else:
-            out[:, rows] = torch.bmm(weights, value)
+        torch.bmm(weights, value, out=out[:, rows])
     return out, mass
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rsp_pretrain.model.vit import NORM_EPS, Attention, Mlp, attend, merge_heads, split_heads
+from rsp_pretrain.model.vit import NORM_EPS, Attention, Mlp, merge_heads, split_heads
+from vos_core.ops.attention import attend
 
 
 class CrossAttention(nn.Module):

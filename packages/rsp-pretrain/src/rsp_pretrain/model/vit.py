@@ -11,14 +11,11 @@ from torch.nn import functional as F
 
 from rsp_pretrain.model.position import resample_positions, sincos_table
 from vos_core.errors import UsageError
+from vos_core.ops.attention import attend
 from vos_core.ops.linear import linear
-from vos_core.ops.matrix_units import has_bf16_matrix_units
 
 NORM_EPS = 1e-6
 """Of every layer norm, encoder and decoder."""
-_QUERIES = 384
-_SHORT = 512
-"""Keys up to which training on a CPU keeps attention weights: 8 MB a head and pair of images at most."""
 
 
 def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
@@ -30,24 +27,6 @@ def split_heads(x: Tensor, parts: int, heads: int) -> tuple[Tensor, ...]:
 def merge_heads(x: Tensor) -> Tensor:
     """Return `(B, L, D)` from `(B, H, L, D / H)`."""
     return x.transpose(1, 2).flatten(2)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return soft-max attention, `(B, H, Q, D / H)`; scale (D / H)^-0.5.
-
-    Training in bfloat16 on a CPU stores the weights, as they are few there (197 tokens): the backward pass of torch's kernel
-    takes three times as long. Elsewhere they are never stored.
-    """
-    training = torch.is_grad_enabled()
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or (training and key.shape[2] > _SHORT):
-        return F.scaled_dot_product_attention(query, key, value)
-    if not training and has_bf16_matrix_units():
-        return F.scaled_dot_product_attention(query, key, value)
-    scaled, turned = query * query.shape[-1] ** -0.5, key.transpose(2, 3)
-    if training:
-        return torch.softmax(scaled @ turned, 3).to(value.dtype) @ value
-    # Without matrix units torch's kernel takes 1.6 times as long in bfloat16 as products over blocks of queries.
-    return torch.cat([torch.softmax(part @ turned, 3) @ value for part in torch.split(scaled, _QUERIES, 2)], 2)
 
 
 class PatchEmbed(nn.Module):

@@ -23,6 +23,7 @@ from rsp_pretrain.robot.rollout import Act, roll_out
 from vos_core.config import Config
 from vos_core.errors import UsageError
 from vos_core.io.atomic import write_json
+from vos_core.training.optim import build_optimizer
 
 
 class CloneConfig(Config):
@@ -162,8 +163,7 @@ def _one_seed(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         policy = ClonePolicy(vectors.shape[1], actions.shape[1], config.hidden)
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    optimizer = kinds[config.optimizer](policy.parameters(), lr=config.lr, weight_decay=0.0)
+    optimizer = build_optimizer(config.optimizer, [{"params": list(policy.parameters())}], lr=config.lr, weight_decay=0.0)
     generator = torch.Generator().manual_seed(seed)
     evaluations = []
     for epoch in range(1, config.epochs + 1):

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from sam2_rcms.config import TrunkConfig
-from sam2_rcms.model.attention import attend
 from sam2_rcms.model.layers import MLP, DropPath
+from vos_core.ops.attention import attend
 from vos_core.ops.linear import linear
 
 TOKENS_AT_ONCE = 4096

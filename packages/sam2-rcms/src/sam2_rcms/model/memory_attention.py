@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from sam2_rcms.model.attention import attend, mix
+from sam2_rcms.model.attention import mix
 from sam2_rcms.model.position import rotary_table, rotate, rotate_
+from vos_core.ops.attention import attend
 from vos_core.ops.linear import linear
 
 CHANNELS, MEMORY, HIDDEN = 256, 64, 2048
@@ -19,7 +20,7 @@ TOKENS_AT_ONCE = 1024
 """Tokens that go through a MLP together where no gradient is wanted."""
 
 
-def project(x: Tensor, layer: nn.Linear) -> Tensor:
+def through(layer: nn.Linear, x: Tensor) -> Tensor:
     """Return the layer's output for `(B, L, C)`."""
     return linear(x, layer.weight, layer.bias)
 
@@ -51,19 +52,19 @@ class RotaryAttention(nn.Module):
             turned: `(B, K, 256)` if keys are at hand projected and turned; then `key` is not read.
         """
         q, k = self.project(query, key, unplaced=unplaced, turned=turned)
-        v = project(value, self.v_proj)
+        v = through(self.v_proj, value)
         q = q.to(v.dtype).expand(v.shape[0], -1, -1)
         rate = self.dropout if self.training else 0.0
         out = attend(q.unsqueeze(1), k.to(v.dtype).unsqueeze(1), v.unsqueeze(1), dropout=rate)
-        return project(out.squeeze(1), self.out_proj)
+        return through(self.out_proj, out.squeeze(1))
 
     def project(self, query: Tensor, key: Tensor, *, unplaced: int, turned: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return turned queries `(B or 1, L, 256)` in float32 and keys `(B, K, 256)` in the dtype of the layer."""
         side = round(query.shape[1] ** 0.5)
         table = rotary_table(side, CHANNELS, query.device)
         if turned is not None:
-            return rotate_(project(query, self.q_proj).float(), table), turned
-        q, k = project(query, self.q_proj), project(key, self.k_proj)
+            return rotate_(through(self.q_proj, query).float(), table), turned
+        q, k = through(self.q_proj, query), through(self.k_proj, key)
         placed = k.shape[1] - unplaced
         if not torch.is_grad_enabled():
             # In place, a grid at a time: keys of seven memories are 29 MB an object, and are read once.
@@ -87,7 +88,7 @@ class RotaryAttention(nn.Module):
         """
         q, k = self.project(query, key, unplaced=unplaced, turned=turned)
         mixed = mix(q * CHANNELS**-0.5, k, value)
-        return project(project(mixed, self.v_proj), self.out_proj)
+        return through(self.out_proj, through(self.v_proj, mixed))
 
 
 class MemoryAttentionLayer(nn.Module):
@@ -107,19 +108,9 @@ class MemoryAttentionLayer(nn.Module):
         self.dropout2 = nn.Dropout(dropout)
         self.dropout3 = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        x: Tensor,
-        memory: Tensor,
-        placed_memory: Tensor,
-        *,
-        pointers: int,
-        late_values: bool,
-        turned: Tensor | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, placed_memory: Tensor, *, pointers: int) -> Tensor:
         """Return `(B, L, 256)` of `(B or 1, L, 256)`; `placed_memory` is `memory` plus positions, `(B, K, 64)`."""
-        x = self.look_around(x)
-        return self.look_back(x, memory, placed_memory, pointers=pointers, late_values=late_values, turned=turned)
+        return self.look_back(self.look_around(x), memory, placed_memory, pointers=pointers, late_values=False)
 
     def look_around(self, x: Tensor) -> Tensor:
         """Return `x` after the self-attention: no memory is read yet."""
@@ -131,7 +122,16 @@ class MemoryAttentionLayer(nn.Module):
     def look_back(
         self, x: Tensor, memory: Tensor, placed_memory: Tensor, *, pointers: int, late_values: bool, turned: Tensor | None = None
     ) -> Tensor:
-        """Return the layer's output for `x` that has looked around; arguments as in `forward`."""
+        """Return the layer's output for `x` that has looked around.
+
+        Args:
+            x: `(B or 1, L, 256)`.
+            memory: `(B, K, 64)`.
+            placed_memory: `memory` plus positions.
+            pointers: how many of the last memory tokens have no place in the grid.
+            late_values: see `MemoryAttention.late_values`.
+            turned: `(B, K, 256)` if keys are at hand projected and turned.
+        """
         cross = self.cross_attn_image
         read = cross.read_late if late_values else cross.forward
         x = x + self.dropout2(read(self.norm2(x), placed_memory, memory, unplaced=pointers, turned=turned))
@@ -191,7 +191,7 @@ class MemoryAttention(nn.Module):
         if torch.is_grad_enabled():
             placed = memory + memory_pos
             for layer in self._layers():
-                run = functools.partial(layer, pointers=pointers, late_values=False)
+                run = functools.partial(layer, pointers=pointers)
                 x = checkpoint(run, x, memory, placed, use_reentrant=False) if self.checkpointing else run(x, memory, placed)
         else:
             x = self._read(x, memory, memory_pos, pointers, keys)
@@ -199,9 +199,9 @@ class MemoryAttention(nn.Module):
         return normed
 
     def _read(self, x: Tensor, memory: Tensor, memory_pos: Tensor, pointers: int, keys: Sequence[Tensor] | None) -> Tensor:
-        late = self.late_values and not self.training and not x.is_cuda
+        late = self.late_values and not self.training and x.device.type == "cpu"
         # A CPU is as fast with one object, whose tensors stay in the cache, as with all of them, whose do not.
-        at_once = memory.shape[0] if x.is_cuda else 1
+        at_once = 1 if x.device.type == "cpu" else memory.shape[0]
         first, *others = self._layers()
         x = first.look_around(x)
         found = []

@@ -111,11 +111,7 @@ def _banded(window: Window, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None
         scores, windows, attention = band.attention(n, head, first, last)
         scores.zero_()
         windows.copy_(attention.view_as(windows))
-        read = out[n, first:last, :, head]
-        if window.heads == 1:
-            torch.bmm(scores, band.rows_of(band.value, n, head, first, last), out=read)
-        else:
-            read.copy_(torch.bmm(scores, band.rows_of(band.value, n, head, first, last)))
+        read = torch.bmm(scores, band.rows_of(band.value, n, head, first, last), out=out[n, first:last, :, head])
         if value_bias is not None:
             read += attention @ value_bias[head].T
     return out.flatten(3).permute(0, 3, 1, 2)
