@@ -48,8 +48,8 @@ class Rehearsal:
         saved = [self.targets[pick]() for pick in picks]
         columns = []
         for name, value in weights.items():
-            goal = torch.stack([target[name] for target in saved]).to(value)
-            columns.append(torch.linalg.vector_norm((value - goal).flatten(1), dim=1))
+            pairs = zip(value, saved, strict=True)
+            columns.append(torch.stack([torch.linalg.vector_norm(own - target[name].to(own)) for own, target in pairs]))
         return torch.stack(columns, 1)
 
     def backward(self, hypernet: Hypernet, *, weight: float) -> float:

@@ -1,9 +1,8 @@
 """The layers of a hypernetwork block with fewer multiplications and the same result up to rounding (spec section 8.4, 8.5).
 
 Nine tenths of a large block's work are 5 x 5 convolutions of maps up to 256 x 2048 with up to 128 channels. They are done in
-tiles of 32 rows whose columns are transformed by a real Fourier matrix: a pixel then costs 11 multiplications per pair of
-channels in place of 25, all of them in matrix products, and nothing larger than a tile is held besides input and output. A
-convolution to one channel mixes channels first and shifts afterwards; a kernel of one long row is applied row by row in the
+tiles of 16 x 16 pixels, each transformed by real Fourier matrices: a pixel then costs 3.6 multiplications per pair of channels
+in place of 25, all of them in matrix products, and no more than a row of tiles is held besides input and output. A convolution to one channel mixes channels first and shifts afterwards; a kernel of one long row is applied row by row in the
 Fourier domain. Small maps stay as they are, since their convolutions cost nothing.
 """
 
@@ -12,14 +11,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TILE = 32
-"""Rows of a tile."""
+TILE = 16
+"""Rows and columns of a tile."""
+_TILES_AT_A_TIME = 128
+"""Tiles that are transformed together, at least one row of them: enough columns for matrix products, few enough for caches."""
 MIN_TAP_WORK = 2**27
 """Multiplications of one tap of a convolution from which tiles pay off."""
 _MIN_MIX_WORK = 2**21
@@ -80,128 +81,154 @@ def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, slope: flo
 
     Args:
         x: `(M, C, H, W)`, float32.
-        weight: `(O, C, k, k)`.
+        weight: `(O, C, k, k)`, k < 16.
         bias: `(O,)` or None.
         slope: of the leaky ReLU; 1 = none.
     """
-    block = kernel_blocks(weight)
+    blocks = kernel_blocks(weight)
     offset = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    parts = [_Tiles.apply(one, block, offset, weight.shape[-1], slope) for one in x]
+    parts = [_Tiles.apply(one, blocks, offset, weight.shape[-1], slope) for one in x]
     return torch.stack(parts) if len(parts) > 1 else parts[0][None]
 
 
 def kernel_blocks(weight: Tensor) -> Tensor:
-    """Return `(16, k, 2 O, 2 C)`: per frequency and column tap the real matrix of a product with the conjugate spectrum."""
-    forward, _ = _matrices(TILE - weight.shape[-1] + 1, weight.dtype, weight.device)
-    spectrum = torch.einsum("gr,ocrs->gsoc", forward[:, : weight.shape[-1]], weight)
-    real, imaginary = spectrum[::2], spectrum[1::2]
-    zero = torch.zeros_like(imaginary[:1])
-    cross = torch.cat((zero, imaginary[1:]))  # bin 0 holds the two real frequencies, 0 and 16
-    corner = torch.cat((imaginary[:1], real[1:]))
-    return torch.cat((torch.cat((real, cross), 3), torch.cat((-cross, corner), 3)), 2)
+    """Return `(128, 2 O, 2 C)`: per frequency the real matrix of a product with the conjugate spectrum of `(O, C, k, k)`."""
+    out, inside, k, _ = weight.shape
+    fourier = _matrices(TILE - k + 1, weight.dtype, weight.device)
+    rows = fourier.rows[:, :k] @ weight.permute(2, 3, 0, 1).reshape(k, -1)
+    columns = fourier.columns.view(TILE // 2, 2 * TILE, 2, TILE)[..., :k].flatten(2)
+    spectrum = torch.bmm(columns, rows.view(TILE // 2, 2 * k, -1)).view(-1, 2, out, inside)
+    real, imaginary = spectrum.unbind(1)
+    complex_ = torch.ones(len(real), 1, 1, dtype=weight.dtype, device=weight.device)
+    complex_[[0, TILE // 2]] = 0  # these two hold two real frequencies each
+    cross = complex_ * imaginary
+    corner = torch.lerp(imaginary, real, complex_)
+    return torch.cat((torch.cat((real, cross), 2), torch.cat((-cross, corner), 2)), 1)
+
+
+class _Fourier(NamedTuple):
+    """Real Fourier matrices of a tile, whose frequencies lie in 128 pairs of numbers (real, imaginary).
+
+    A real row transform gives 8 pairs of rows. In the first, which holds two real rows, the columns of each row are transformed
+    as real numbers; in the others the columns of the pair as complex ones.
+    """
+
+    rows: Tensor
+    """`(16, 16)`."""
+    columns: Tensor
+    """`(8, 32, 32)`: per pair of rows, (frequency, part) from (part, column)."""
+    rows_back: Tensor
+    """`(step, 16)`: what is valid of the inverse."""
+    columns_back: Tensor
+    """`(8, 2 step, 32)`."""
 
 
 @functools.lru_cache(maxsize=16)
-def _matrices(step: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the real Fourier matrix `(32, 32)`, rows in pairs (real, imaginary), and the first `step` rows of its inverse."""
-    rows = torch.arange(TILE, dtype=torch.float64)
-    forward, inverse = torch.zeros(TILE, TILE, dtype=torch.float64), torch.zeros(TILE, TILE, dtype=torch.float64)
-    for f in range(TILE // 2):
-        cosine, sine = torch.cos(2 * math.pi * f * rows / TILE), torch.sin(2 * math.pi * f * rows / TILE)
-        forward[2 * f], forward[2 * f + 1] = cosine, -sine
-        inverse[:, 2 * f], inverse[:, 2 * f + 1] = 2 * cosine / TILE, -2 * sine / TILE
-    forward[1] = torch.cos(math.pi * rows)
-    inverse[:, 0], inverse[:, 1] = 1 / TILE, torch.cos(math.pi * rows) / TILE
+def _matrices(step: int, dtype: torch.dtype, device: torch.device) -> _Fourier:
+    """Return the matrices of tiles of which `step` rows and columns are valid."""
+    half = TILE // 2
+    angles = 2 * math.pi / TILE * torch.outer(torch.arange(TILE), torch.arange(TILE)).double()
+    rows = torch.stack((angles.cos()[:half], -angles.sin()[:half]), 1).flatten(0, 1)
+    rows[1] = angles[half].cos()
+    both = torch.stack((torch.cat((angles.cos(), angles.sin()), 1), torch.cat((-angles.sin(), angles.cos()), 1)), 1)
+    columns = torch.stack([torch.block_diag(rows, rows), *[both.flatten(0, 1)] * (half - 1)])
+    rows_back = torch.linalg.inv(rows)[:step]
+    columns_back = torch.linalg.inv(columns).view(half, 2, TILE, 2 * TILE)[:, :, :step].flatten(1, 2)
     with torch.inference_mode(False):
-        return forward.to(device, dtype), inverse[:step].contiguous().to(device, dtype)
+        return _Fourier(*(matrix.to(device, dtype).contiguous() for matrix in (rows, columns, rows_back, columns_back)))
 
 
-def _padded(x: Tensor, k: int) -> Tensor:
-    """Return `(C, H, W)` as rows `(tiles * step + k - 1, C, W + k - 1)` with a margin of zeros."""
-    channels, height, width = x.shape
-    step, pad = TILE - k + 1, k // 2
-    tiles = -(-height // step)
-    padded = x.new_zeros(tiles * step + k - 1, channels, width + k - 1)
-    padded[pad : pad + height, :, pad : pad + width] = x.permute(1, 0, 2)
-    return padded
+def _rows_of_tiles(height: int, width: int, step: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the number of rows of the tiles that are done at a time."""
+    rows = step * max(1, _TILES_AT_A_TIME // -(-width // step))
+    for first in range(0, height, rows):
+        yield first, min(rows, height - first)
 
 
-def _tiles(padded: Tensor, k: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield each tile's first row and its rows `(32, C, W + k - 1)`."""
-    for first in range(0, padded.shape[0] - k + 1, TILE - k + 1):
-        yield first, padded[first : first + TILE]
+def _cut(x: Tensor, first: int, count: int, k: int) -> Tensor:
+    """Return the tiles of rows `first` to `first + count` of `(C, H, W)`, with their margins, as `(16, 16, C, N)`."""
+    step, pad, (_, height, width) = TILE - k + 1, k // 2, x.shape
+    last = first + -(-count // step) * step + pad
+    top, bottom = max(first - pad, 0), min(last, height)
+    right = -(-width // step) * step - width + pad
+    padded = F.pad(x[:, top:bottom], (pad, right, top - first + pad, last - bottom))
+    return padded.unfold(1, TILE, step).unfold(2, TILE, step).permute(3, 4, 0, 1, 2).flatten(3)
 
 
-def _spectra(tiles: Iterator[tuple[int, Tensor]], k: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield each tile's first row and its bins `(16, 2 C, W + k - 1)`."""
-    for first, rows in tiles:
-        forward, _ = _matrices(TILE - k + 1, rows.dtype, rows.device)
-        yield first, (forward @ rows.reshape(TILE, -1)).view(TILE // 2, 2 * rows.shape[1], rows.shape[2])
+def _spectra(tiles: Tensor, step: int) -> Tensor:
+    """Return the frequencies `(128, 2 C, N)` of tiles `(16, 16, C, N)`."""
+    fourier = _matrices(step, tiles.dtype, tiles.device)
+    rows = fourier.rows @ tiles.reshape(TILE, -1)
+    return torch.bmm(fourier.columns, rows.view(TILE // 2, 2 * TILE, -1)).view(TILE * TILE // 2, -1, tiles.shape[3])
 
 
-def _convolved(
-    tiles: Iterator[tuple[int, Tensor]], block: Tensor, offset: Tensor, k: int, slope: float
-) -> Iterator[tuple[int, Tensor]]:
-    """Yield each tile's first row and its result `(step, O, W)`."""
-    step, out = TILE - k + 1, block.shape[2] // 2
-    _, inverse = _matrices(step, block.dtype, block.device)
-    for first, bins in _spectra(tiles, k):
-        width = bins.shape[2] - k + 1
-        mixed = torch.bmm(block[:, 0], bins[:, :, :width])
-        for s in range(1, k):
-            mixed.baddbmm_(block[:, s], bins[:, :, s : s + width])
-        rows = (inverse @ mixed.view(TILE, -1)).view(step, out, width)
-        rows += offset[:, None]
-        yield first, F.leaky_relu_(rows, slope) if slope != 1 else rows
+def _valid(spectra: Tensor, count: int, width: int, step: int) -> Tensor:
+    """Return the rows `(O, count, width)` of which these are the frequencies `(128, 2 O, N)`."""
+    fourier = _matrices(step, spectra.dtype, spectra.device)
+    columns = torch.bmm(fourier.columns_back, spectra.view(TILE // 2, 2 * TILE, -1))
+    tiles = (fourier.rows_back @ columns.view(TILE, -1)).view(step, step, spectra.shape[1] // 2, -1, -(-width // step))
+    return tiles.permute(2, 3, 0, 4, 1).reshape(tiles.shape[2], -1, step * tiles.shape[4])[:, :count, :width]
+
+
+def _activated(rows: Tensor, offset: Tensor, slope: float) -> Tensor:
+    rows = rows + offset[:, None, None]
+    return F.leaky_relu_(rows, slope) if slope != 1 else rows
 
 
 class _Tiles(torch.autograd.Function):
     """`convolve_tiles` of one map `(C, H, W)`; backward transforms tiles again in place of keeping them."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, block: Tensor, offset: Tensor, k: int, slope: float) -> Tensor:
-        height, width, step = x.shape[1], x.shape[2], TILE - k + 1
-        padded = _padded(x, k)
-        y = x.new_empty(padded.shape[0] - k + 1, block.shape[2] // 2, width)
-        for first, rows in _convolved(_tiles(padded, k), block, offset, k, slope):
-            y[first : first + step] = rows
-        y = y[:height].permute(1, 0, 2)
-        ctx.save_for_backward(padded, block, y)
+    def forward(ctx: Any, x: Tensor, blocks: Tensor, offset: Tensor, k: int, slope: float) -> Tensor:
+        (_, height, width), step = x.shape, TILE - k + 1
+        y = x.new_empty(blocks.shape[1] // 2, height, width)
+        for first, count in _rows_of_tiles(height, width, step):
+            mixed = torch.bmm(blocks, _spectra(_cut(x, first, count, k), step))
+            y[:, first : first + count] = _activated(_valid(mixed, count, width, step), offset, slope)
+        ctx.save_for_backward(x, blocks, y)
         ctx.k, ctx.slope = k, slope
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        padded, block, y = ctx.saved_tensors
-        k, (out, height, width) = ctx.k, y.shape
+        x, blocks, y = ctx.saved_tensors
+        k, (_, height, width) = ctx.k, y.shape
         step, pad = TILE - k + 1, k // 2
-        forward, inverse = _matrices(step, padded.dtype, padded.device)
-        wants_x, wants_block, wants_offset = ctx.needs_input_grad[:3]
-        into_x = torch.zeros_like(padded) if wants_x else None
-        into_block = torch.zeros_like(block) if wants_block else None
-        into_offset = y.new_zeros(out) if wants_offset else None
-        into_y = gradients[0].permute(1, 0, 2)
-        signs = y.permute(1, 0, 2)
-        for first, bins in _spectra(_tiles(padded, k), k):
-            last = min(first + step, height)
-            rows = into_y.new_zeros(step, out, width)
-            rows[: last - first] = into_y[first:last]
+        fourier = _matrices(step, x.dtype, x.device)
+        wants_x, wants_blocks, wants_offset = ctx.needs_input_grad[:3]
+        down, across = -(-height // step) * step, -(-width // step) * step
+        into_x = x.new_zeros(x.shape[0], down + TILE - step, across + TILE - step) if wants_x else None
+        into_blocks = torch.zeros_like(blocks) if wants_blocks else None
+        into_offset = y.new_zeros(y.shape[0]) if wants_offset else None
+        for first, count in _rows_of_tiles(height, width, step):
+            into_y = gradients[0][:, first : first + count]
             if ctx.slope != 1:
-                rows[: last - first].mul_(torch.where(signs[first:last] > 0, 1.0, ctx.slope))
+                into_y = into_y * torch.where(y[:, first : first + count] > 0, 1.0, ctx.slope)
             if into_offset is not None:
-                into_offset += rows.sum((0, 2))
-            mixed = (inverse.T @ rows.view(step, -1)).view(TILE // 2, 2 * out, width)
-            if into_block is not None:
-                for s in range(k):
-                    into_block[:, s] += torch.bmm(mixed, bins[:, :, s : s + width].mT)
+                into_offset += into_y.sum((1, 2))
+            whole = F.pad(into_y, (0, across - width, 0, -count % step))
+            tiles = whole.unfold(1, step, step).unfold(2, step, step).permute(3, 4, 0, 1, 2).reshape(step, -1)
+            columns = (fourier.rows_back.T @ tiles).view(TILE // 2, 2 * step, -1)
+            mixed = torch.bmm(fourier.columns_back.mT, columns).view(*blocks.shape[:2], -1)
+            if into_blocks is not None:
+                into_blocks.baddbmm_(mixed, _spectra(_cut(x, first, count, k), step).mT)
             if into_x is not None:
-                into_bins = torch.zeros_like(bins)
-                for s in range(k):
-                    into_bins[:, :, s : s + width] += torch.bmm(block[:, s].mT, mixed)
-                into_x[first : first + TILE].view(TILE, -1).addmm_(forward.T, into_bins.view(TILE, -1))
+                columns = torch.bmm(fourier.columns.mT, torch.bmm(blocks.mT, mixed).view(TILE // 2, 2 * TILE, -1))
+                windows = (fourier.rows.T @ columns.view(TILE, -1)).view(TILE, TILE, x.shape[0], -1, across // step)
+                _add_windows(into_x[:, first : first + windows.shape[3] * step + TILE - step], windows, step)
         if into_x is not None:
-            into_x = into_x[pad : pad + height, :, pad : pad + width].permute(1, 0, 2)
-        return into_x, into_block, into_offset, None, None
+            into_x = into_x[:, pad : pad + height, pad : pad + width]
+        return into_x, into_blocks, into_offset, None, None
+
+
+def _add_windows(rows: Tensor, windows: Tensor, step: int) -> None:
+    """Add `(16, 16, C, down, across)`, which lie `step` apart, to `rows` `(C, step down + 16 - step, step across + 16 - step)`."""
+    down, across = windows.shape[3:]
+    for i in range(0, TILE, step):
+        for j in range(0, TILE, step):
+            high, wide = min(step, TILE - i), min(step, TILE - j)
+            place = rows[:, i : i + down * step, j : j + across * step]
+            place.unfold(1, high, step).unfold(2, wide, step).add_(windows[i : i + high, j : j + wide].permute(2, 3, 4, 0, 1))
 
 
 def _widened(x: Tensor, layer: nn.Module, activation: nn.Module, last: nn.Module) -> Tensor:
@@ -210,27 +237,23 @@ def _widened(x: Tensor, layer: nn.Module, activation: nn.Module, last: nn.Module
     assert isinstance(activation, nn.LeakyReLU)
     assert isinstance(last, nn.Conv2d)
     k, height, width = layer.kernel_size[0], x.shape[-2], 2 * x.shape[-1]
-    block, taps = kernel_blocks(layer.weight), _tap_rows(last.weight)
+    blocks, taps = kernel_blocks(layer.weight), _tap_rows(last.weight)
     offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
     step, pad, side = TILE - k + 1, k // 2, last.kernel_size[0]
     margin = side // 2
     found = []
     for one in x:
         y = one.new_zeros(height + 2 * margin, width + 2 * margin)
-
-        def tiles(narrow: Tensor = one) -> Iterator[tuple[int, Tensor]]:
-            for first in range(0, height, step):
-                rows_HCW = narrow[:, max(first - pad, 0) : first - pad + TILE].permute(1, 0, 2)
-                wide = F.interpolate(rows_HCW, scale_factor=2, mode="linear", align_corners=True)
-                above = max(pad - first, 0)
-                yield first, F.pad(wide, (pad, pad, 0, 0, above, TILE - above - wide.shape[0]))
-
-        for first, rows in _convolved(tiles(), block, offset, k, activation.negative_slope):
-            count = min(step, height - first)
-            maps_HKW = torch.bmm(taps.expand(count, -1, -1), rows[:count])
+        for first, count in _rows_of_tiles(height, width, step):
+            top = max(first - pad, 0)
+            narrow_HCW = one[:, top : first + count + pad].permute(1, 0, 2)
+            wide = F.interpolate(narrow_HCW, scale_factor=2, mode="linear", align_corners=True).permute(1, 0, 2)
+            mixed = torch.bmm(blocks, _spectra(_cut(wide, first - top, count, k), step))
+            rows = _activated(_valid(mixed, count, width, step), offset, activation.negative_slope)
+            maps = (taps @ rows.flatten(1)).view(-1, count, width)
             for tap in range(side * side):
-                top, left = first + tap // side, tap % side
-                y[top : top + count, left : left + width] += maps_HKW[:, tap]
+                row, left = first + tap // side, tap % side
+                y[row : row + count, left : left + width] += maps[tap]
         y = y[margin : margin + height, margin : margin + width]
         found.append(y[None] if last.bias is None else y[None] + last.bias[:, None, None])
     return torch.stack(found)
