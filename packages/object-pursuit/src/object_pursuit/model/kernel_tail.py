@@ -2,8 +2,9 @@
 
 Nine tenths of a large block's work are 5 x 5 convolutions of maps up to 256 x 2048 with up to 128 channels. They are done in
 tiles of 16 x 16 pixels, each transformed by real Fourier matrices: a pixel then costs 3.6 multiplications per pair of channels
-in place of 25, all of them in matrix products, and no more than a row of tiles is held besides input and output. A convolution to one channel mixes channels first and shifts afterwards; a kernel of one long row is applied row by row in the
-Fourier domain. Small maps stay as they are, since their convolutions cost nothing.
+in place of 25, all of them in matrix products, and no more than a row of tiles is held besides input and output. A convolution
+to one channel mixes channels first and shifts afterwards; a kernel of one long row is applied row by row in the Fourier domain.
+Small maps stay as they are, since their convolutions cost nothing.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def _matrices(step: int, dtype: torch.dtype, device: torch.device) -> _Fourier:
     rows = torch.stack((angles.cos()[:half], -angles.sin()[:half]), 1).flatten(0, 1)
     rows[1] = angles[half].cos()
     both = torch.stack((torch.cat((angles.cos(), angles.sin()), 1), torch.cat((-angles.sin(), angles.cos()), 1)), 1)
-    columns = torch.stack([torch.block_diag(rows, rows), *[both.flatten(0, 1)] * (half - 1)])
+    twice = torch.cat((F.pad(rows, (0, TILE)), F.pad(rows, (TILE, 0))))
+    columns = torch.stack([twice, *[both.flatten(0, 1)] * (half - 1)])
     rows_back = torch.linalg.inv(rows)[:step]
     columns_back = torch.linalg.inv(columns).view(half, 2, TILE, 2 * TILE)[:, :, :step].flatten(1, 2)
     with torch.inference_mode(False):
@@ -222,7 +224,7 @@ class _Tiles(torch.autograd.Function):
 
 
 def _add_windows(rows: Tensor, windows: Tensor, step: int) -> None:
-    """Add `(16, 16, C, down, across)`, which lie `step` apart, to `rows` `(C, step down + 16 - step, step across + 16 - step)`."""
+    """Add `(16, 16, C, down, across)` to `rows` `(C, step down + 16 - step, step across + 16 - step)`, `step` apart."""
     down, across = windows.shape[3:]
     for i in range(0, TILE, step):
         for j in range(0, TILE, step):
