@@ -146,6 +146,26 @@ def test_objects_that_come_later_are_background_and_unused_identities_are_masked
     assert (a.logits[:, :, 2:] == -1e10).all()
 
 
+def test_own_masks_can_be_remembered_as_probabilities(network, monkeypatch):
+    module = ClipPass(network, Objective(total_steps=100, soft_masks=True))
+    given = []
+    encode = network.encode_identity
+    monkeypatch.setattr(network, "encode_identity", lambda masks: given.append(masks) or encode(masks))
+    batch = clips()
+    network.zero_grad(set_to_none=True)
+    found = module(batch, 50)
+    found.loss.backward()
+    assert network.patch_wise_id_bank.weight.grad is None, "cut off, as with label maps"
+    probs = nn.functional.interpolate(found.logits[1], size=(SIZE, SIZE), mode="bilinear", align_corners=True).softmax(1)
+    for b, channels in enumerate(batch.channels):
+        torch.testing.assert_close(given[1][b][channels], probs[b])
+    assert 0 < given[1].max() < 1
+    given.clear()
+    with torch.no_grad():
+        module(batch, 0)
+    assert all(set(masks.unique().tolist()) <= {0, 1} for masks in given), "true masks in the first half"
+
+
 # --- the bank ---
 
 
