@@ -67,7 +67,7 @@ def test_options_in_the_words_of_the_original_reach_the_method(run, folder, tmp_
     done = run(
         "infer", "--clips", folder, *SMALL, "--output", tmp_path, "--lt_gap", 2, "--st_skip", 2, "--restrict-memory",
         "--former_mem_len", 1, "--latter_mem_len", 3, "--tpe", "off", "--max_resolution", 60, "--ms", 1.0, "--ms", 1.3, "--flip",
-        "--memory-gap-cap", 0, "--amp", "--set", "restrict_by_attention=false",
+        "--memory-gap-cap", 0, "--use_prev_prob", "--amp", "--set", "restrict_by_attention=false",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     made = json.loads((tmp_path / "run.json").read_text())["resume"]["settings"]
@@ -75,7 +75,8 @@ def test_options_in_the_words_of_the_original_reach_the_method(run, folder, tmp_
     assert made["augmentation"] is None, "each copy keeps its own memory, which the method does"
     assert made["options"] == {
         "lt_gap": 2, "st_skip": 2, "restrict_memory": True, "former_mem_len": 1, "latter_mem_len": 3, "tpe": False,
-        "max_resolution": 60.0, "ms": [1.0, 1.3], "flip": True, "memory_gap_cap": 0, "restrict_by_attention": False,
+        "max_resolution": 60.0, "ms": [1.0, 1.3], "flip": True, "memory_gap_cap": 0, "use_prev_prob": True,
+        "restrict_by_attention": False,
     }  # fmt: skip
 
 
@@ -97,6 +98,12 @@ def test_infer_explains_wrong_use(run, folder, checkpoint, tmp_path):
         (("--weights", "random", "--set", "lt_gpa=3"), "lt_gap"),
         (("--weights", "random", "--gpu_id", 0, "--device", "cpu"), "differ"),
         (("--variant", "r101_aotl"), "no released weights"),
+        (("--model", "rs101_aotl", "--weights", "random"), "ResNeSt-101"),
+        (("--model", "mobilenetv3_aott", "--weights", "random"), "MobileNetV3"),
+        (("--tpe", "sincos", "--weights", "random"), "sincos"),
+        (("--model", "deaott", "--weights", "random", "--latter_mem_len", 3), "not restricted"),
+        (("--model", "deaott", "--weights", "random", "--set", "latter_mem_len=3"), "not restricted"),
+        (("--model", "deaott", "--weights", "random", "--former_mem_len", 2), "not restricted"),
     ):
         device = () if "--device" in words else ("--device", "cpu")
         done = run("infer", "--clips", folder, *device, *words, "--output", tmp_path / expected)
@@ -142,6 +149,32 @@ def test_eval_takes_the_newest_average_of_a_training_run(run, davis, checkpoint,
     assert "Give one" in both.output
 
 
+def test_eval_takes_the_weights_that_are_no_average(run, davis, checkpoint, tmp_path):
+    folder = tmp_path / "logs" / "default_aott" / "PRE"
+    (folder / "ema_ckpt").mkdir(parents=True)
+    (folder / "ema_ckpt" / "save_step_40.pth").write_bytes(checkpoint.read_bytes())
+    state = torch.load(checkpoint)["state_dict"]
+    for step in (20, 30):
+        torch.save({"it": step, "network": state, "ema": {"weights": {}}}, folder / f"checkpoint_{step}.pth")
+    assert trained_weights(folder, 20, average=False).name == "checkpoint_20.pth"
+    with pytest.raises(WeightsError, match=r"20, 30.*checkpoint_40\.pth"):
+        trained_weights(folder, 40, average=False)
+    words = ("eval", "--dataset", "davis2017", "--data-root", davis, "--model", "aott", "--no_ema")
+    done = run(*words, "--log", tmp_path / "logs", "--output", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "checkpoint_30" in (tmp_path / "out" / "run.json").read_text()
+    alone = run(*words, "--ckpt_path", checkpoint, "--output", tmp_path / "out2")
+    assert "without --log" in alone.output
+
+
+@pytest.mark.parametrize("option", ["--fix_random", "--debug_fix_random"])
+def test_eval_refuses_random_options_that_have_no_meaning_here(run, davis, tmp_path, option):
+    done = run("eval", "--dataset", "davis2017", "--data-root", davis, *SMALL, option, "--output", tmp_path)
+    assert done.exit_code == 2
+    assert f"{option} is not taken" in done.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_presets_choose_the_masks_that_published_runs_saw(tmp_path, davis):
     assert {"davis2016", "davis2017", "youtubevos2018", "youtubevos2019", "lvos", "long_videos", "vost"} <= PRESETS.keys()
     assert all(clip.prompt_rule == "first_frame" for clip in open_preset("davis2017", davis, None))
@@ -151,7 +184,7 @@ def test_presets_choose_the_masks_that_published_runs_saw(tmp_path, davis):
     assert sparse.prompt_rule == "first_seen"
     assert PRESETS["lvos"].first_masks_only
     assert PRESETS["vost"].void_is_object
-    assert PRESETS["vost"].options["latter_mem_len"] == 8
+    assert PRESETS["vost"].options["default_latter"] == 8
 
 
 def test_vost_is_run_as_published_ignored_pixels_included(run, tmp_path):
@@ -175,7 +208,7 @@ def test_vost_is_run_as_published_ignored_pixels_included(run, tmp_path):
     np.testing.assert_array_equal(read_mask(written[0]), labels)
     assert set(np.unique(read_mask(written[-1]))) <= {0, 1, 255}, "later masks are not given"
     made = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert made["options"] == {"latter_mem_len": 8, "merged_memory": True}
+    assert made["options"] == {"default_latter": 8, "merged_memory": True}, "no fault where the bank is not restricted"
 
 
 def test_inspect_says_which_variant_a_file_is(run, checkpoint, tmp_path):

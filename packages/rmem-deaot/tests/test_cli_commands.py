@@ -85,6 +85,7 @@ def test_training_options_become_settings(run, asked, tmp_path):
     ]
     words += ["--seq_len", 6, "--lt_gap", 3, "--size", 65, "--max_id_num", 2, "--pretrained_path", "a.pth", "--accumulate", 2]
     words += ["--restrict-memory", "--restrict-by", "oldest", "--latter_mem_len", 5, "--num_workers", 0, "--save-every", 3]
+    words += ["--use_prev_prob"]
     done = run("train", *words, "--seed", 8, "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout) == {"weights": "last.pth"}
@@ -95,6 +96,7 @@ def test_training_options_become_settings(run, asked, tmp_path):
     assert (options.batch, options.steps, options.lr, options.frames, options.gap) == (4, 9, 0.1, 6, 3)
     assert (options.size, options.objects, options.previous, options.accumulate) == (65, 2, Path("a.pth"), 2)
     assert options.limits == BankLimits(1, 5, "oldest")
+    assert options.soft_masks
     assert (options.workers, options.save_every, options.seed, options.precision) == (0, 3, 8, "fp32")
     assert (options.name, options.output, ranks.world) == ("n", tmp_path, 1)
 
@@ -129,6 +131,9 @@ def test_training_defaults_are_the_published_ones(run, asked):
         (["--lr", "0"], "lr"),
         (["--max_id_num", "11"], "max_id_num"),
         (["--colour", "1"], "No such option"),
+        (["--model", "rs101_aotl"], "ResNeSt-101"),
+        (["--debug_fix_random"], "--debug_fix_random is not taken"),
+        (["--use_prev_prob", "--stage", "pre"], "true masks only"),
     ],
 )
 def test_wrong_training_options_are_named(run, asked, words, message):

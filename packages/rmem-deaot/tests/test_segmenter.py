@@ -9,6 +9,7 @@ import torch
 from rmem_deaot.config import VARIANTS, SegmenterConfig
 from rmem_deaot.model import AOTNetwork
 from rmem_deaot.segmenter import RMemSegmenter
+from rmem_deaot.tracker import Tracker, TrackerOptions
 from vos_core.config import build_config
 from vos_core.contract import LengthAware, Segmenter
 from vos_core.errors import ConfigError, FrameError, MaskError, UsageError
@@ -110,6 +111,8 @@ def test_memory_stays_bounded_over_a_long_clip(small_network, restrict):
         seen.append(segmenter.state_bytes())
     assert max(seen) == seen[-1] == seen[12]
     assert len(segmenter.bank_frames) == (4 if restrict else 5)
+    assert make(small_network, restrict_memory=True, default_latter=8)._options().latter == 8
+    assert make(small_network, restrict_memory=True, default_latter=8, latter_mem_len=2)._options().latter == 2
     assert segmenter.bank_frames[0] == 0
     assert segmenter.bank_frames[-1] == 39
 
@@ -166,6 +169,50 @@ def test_flips_and_scales_average_copies_with_their_own_memory(small_network):
     merged.step(frame(0), [Prompt(1, mask=box(20))])
     assert len(merged._trackers) == 2
     assert merged.step(frame(1)).probs.shape[0] == 2
+
+
+def test_sure_soft_masks_are_what_label_maps_are(small_network):
+    """A memory of probabilities 0 and 1 is that of the label map, group by group."""
+    image = torch.randn(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+    labels = torch.zeros(HEIGHT, WIDTH, dtype=torch.int32)
+    for number in range(1, 13):
+        labels[10:30, 5 * number : 5 * number + 4] = number
+    sure = torch.stack([labels == number for number in range(13)]).float()
+    logits = []
+    for soft in (False, True):
+        tracker = Tracker(small_network, TrackerOptions(gap=1))
+        tracker.start(image, labels.flip(1), 12)
+        tracker.predict(image)
+        tracker.remember_soft(sure) if soft else tracker.remember(labels)
+        assert [bank.frames for bank in tracker.banks.values()] == [(0, 1)] * 2
+        logits.append(tracker.predict(image.flip(3)))
+    torch.testing.assert_close(*logits)
+
+
+def test_probabilities_can_be_remembered(small_network, monkeypatch):
+    given = []
+    monkeypatch.setattr(Tracker, "remember_soft", lambda _self, probs: given.append(probs))
+    seen = []
+    for config in ({}, {"flip": True}, {"flip": True, "merged_memory": True}):
+        given.clear()
+        segmenter = make(small_network, use_prev_prob=True, probabilities=False, **config)
+        segmenter.step(frame(0), [Prompt(1, mask=box(20))])
+        segmenter.step(frame(1))
+        seen.append(list(given))
+    (alone,), (plain, mirrored), (merged, turned) = seen
+    assert alone.shape == (2, HEIGHT, WIDTH)
+    torch.testing.assert_close(alone.sum(0), torch.ones(HEIGHT, WIDTH))
+    assert 0.01 < alone[1].max() < 1, "no label map"
+    torch.testing.assert_close(plain, alone)
+    torch.testing.assert_close(merged, (plain + mirrored.flip(-1)) / 2)
+    torch.testing.assert_close(turned, merged.flip(-1))
+    monkeypatch.undo()
+    segmenter = make(small_network, use_prev_prob=True)
+    segmenter.step(frame(0), [Prompt(1, mask=box(20))])
+    segmenter.step(frame(1))
+    corrected = segmenter.step(frame(2), [Prompt(2, mask=box(45))])
+    np.testing.assert_array_equal(corrected.labels == 2, box(45))
+    assert segmenter.step(frame(3)).ids == (1, 2)
 
 
 def test_output_height_sets_where_label_maps_are_made(small_network):
@@ -231,6 +278,11 @@ def test_wrong_use_is_explained(small_network):
         RMemSegmenter(small_network, SMALL, precision="fp16")
     with pytest.raises(UsageError, match="temporal"):
         RMemSegmenter(small_network, SMALL, SegmenterConfig(tpe=True))
+    for lengths in ({"latter_mem_len": 3}, {"former_mem_len": 2}):
+        with pytest.raises(UsageError, match="not restricted"):
+            RMemSegmenter(small_network, SMALL, SegmenterConfig(**lengths))
+        RMemSegmenter(small_network, SMALL, SegmenterConfig(restrict_memory=True, **lengths))
+    RMemSegmenter(small_network, SMALL, SegmenterConfig(default_latter=3))
     with pytest.raises(ConfigError, match="latter_mem_len"):
         build_config(SegmenterConfig, {"later_mem_len": 3})
     for bad in ({"lt_gap": 0}, {"ms": [1.0, 1.0]}, {"ms": [9]}, {"former_mem_len": 0}, {"max_resolution": 4}):

@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from click.testing import CliRunner
 from torch import nn
 
+from rmem_deaot.cli import main
 from rmem_deaot.config import VARIANTS
+from rmem_deaot.model.drop_path import DropPath
 from rmem_deaot.model.network import AOTNetwork
 from rmem_deaot.train import run as train_run
 from rmem_deaot.train import start
@@ -144,6 +147,26 @@ def test_objects_that_come_later_are_background_and_unused_identities_are_masked
         a, b = (ClipPass(network, Objective(total_steps=100))(one, 0) for one in (batch, late))
     torch.testing.assert_close(a.frame_losses, b.frame_losses)
     assert (a.logits[:, :, 2:] == -1e10).all()
+
+
+def test_own_masks_can_be_remembered_as_probabilities(network, monkeypatch):
+    module = ClipPass(network, Objective(total_steps=100, soft_masks=True))
+    given = []
+    encode = network.encode_identity
+    monkeypatch.setattr(network, "encode_identity", lambda masks: given.append(masks) or encode(masks))
+    batch = clips()
+    network.zero_grad(set_to_none=True)
+    found = module(batch, 50)
+    found.loss.backward()
+    assert network.patch_wise_id_bank.weight.grad is None, "cut off, as with label maps"
+    probs = nn.functional.interpolate(found.logits[1], size=(SIZE, SIZE), mode="bilinear", align_corners=True).softmax(1)
+    for b, channels in enumerate(batch.channels):
+        torch.testing.assert_close(given[1][b][channels], probs[b])
+    assert 0 < given[1].max() < 1
+    given.clear()
+    with torch.no_grad():
+        module(batch, 0)
+    assert all(set(masks.unique().tolist()) <= {0, 1} for masks in given), "true masks in the first half"
 
 
 # --- the bank ---
@@ -428,18 +451,21 @@ def words(davis, output, *more):
 
 
 @pytest.mark.slow
-def test_two_ranks_equal_one_process(davis, tmp_path):
+def test_two_ranks_equal_one_process(davis, tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text(_WITHOUT_DROPS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
-    states = []
-    for name, prefix in (("one", []), ("two", ranks)):
-        line = [sys.executable, *prefix, str(script), *words(davis, tmp_path / name, "--batch_size", 2, "--total_step", 2)]
-        subprocess.run(line, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
-        states.append(torch.load(tmp_path / name / "default_deaott" / "PRE_DAV" / "checkpoint_2.pth"))
+    more = ("--batch_size", 2, "--total_step", 2)
+    line = [sys.executable, *ranks, str(script), *words(davis, tmp_path / "two", *more)]
+    subprocess.run(line, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    for kind in (DropPath, nn.Dropout2d):
+        monkeypatch.setattr(kind, "forward", lambda _self, x: x)
+    done = CliRunner().invoke(main, words(davis, tmp_path / "one", *more))
+    assert done.exit_code == 0, done.output
+    states = [torch.load(tmp_path / name / "default_deaott" / "PRE_DAV" / "checkpoint_2.pth") for name in ("one", "two")]
     one, two = states
     assert one["fingerprint"] == two["fingerprint"]
     moved = torch.cat([(two["network"][key] - value).abs().flatten() for key, value in one["network"].items()])
@@ -463,8 +489,8 @@ def test_a_killed_run_is_gone_on_with(davis, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
-    subprocess.run(line, check=True, timeout=300)
-    whole = [sys.executable, "-m", "rmem_deaot", *words(davis, tmp_path / "whole", *more)]
-    subprocess.run(whole, check=True, timeout=300)
+    for name in ("run", "whole"):  # in this process: importing torch twice more takes longer than all steps
+        done = CliRunner().invoke(main, words(davis, tmp_path / name, *more))
+        assert done.exit_code == 0, done.output
     file = "default_deaott/PRE_DAV/ema_ckpt/save_step_6.pth"
     assert same(load_state(tmp_path / "run" / file), load_state(tmp_path / "whole" / file))

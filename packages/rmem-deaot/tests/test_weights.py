@@ -8,7 +8,7 @@ import torch
 from rmem_deaot import METHOD, build
 from rmem_deaot.config import VARIANTS
 from rmem_deaot.model import AOTNetwork
-from rmem_deaot.weights import RELEASES, detect_variant, load_network, names_for, widen_id_bank
+from rmem_deaot.weights import RELEASES, detect_variant, load_network, names_for, network_of, widen_id_bank
 from vos_core.contract import BuildRequest, get_method
 from vos_core.errors import ConfigError, WeightsError
 from vos_core.weights import entries, get
@@ -95,3 +95,13 @@ def test_build_takes_options_and_refuses_unknown_ones():
     assert segmenter.config.ms == (1.0, 1.3)
     with pytest.raises(ConfigError, match="lt_gap"):
         build(BuildRequest(variant="deaott", options={"gap": 3}))
+
+
+def test_forms_that_the_package_does_not_have_are_named(small_state):
+    plain = {key: value for key, value in small_state.items() if not key.startswith("encoder.")}
+    slots = {**small_state, "mem_pos_emb": torch.zeros(2, 128)}
+    with pytest.raises(WeightsError, match="2 temporal positions"):
+        network_of(slots, source="a.pth")
+    for key, name in (("encoder.layer1.0.conv1.weight", "ResNeSt"), ("encoder.features.0.0.weight", "MobileNetV3")):
+        with pytest.raises(WeightsError, match=name):
+            network_of({**plain, key: torch.zeros(1)}, source="a.pth")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from vos_core.config import Config
+from vos_core.errors import UsageError
 
 Family = Literal["aot", "deaot"]
 EncoderName = Literal["mobilenetv2", "resnet50", "resnet101", "swin_base"]
@@ -15,6 +16,8 @@ EMBEDDING = 256
 """Width of tokens, C."""
 SLOTS = 10
 """Objects in one group: the identity bank has that many channels beside background."""
+TEMPORAL_SLOTS = 4
+"""Learned positions in time: training banks hold four frames."""
 NO_GAP = 9999
 """Long-term gap of the small variants: the bank stays the reference frame."""
 
@@ -89,6 +92,21 @@ def _variants() -> dict[str, Variant]:
 
 VARIANTS = _variants()
 """Variant name -> what it is; the first is the default."""
+NOT_BUILT = {"rs50": "ResNeSt-50", "rs101": "ResNeSt-101", "mobilenetv3": "MobileNetV3"}
+"""Beginning of a model's name -> encoder that the original has beside the published ones; no published weights use it."""
+
+
+def check_variant(name: str, *, beside: tuple[str, ...] = ()) -> None:
+    """Raise `UsageError` unless `name` is a variant or one of `beside`."""
+    if name in VARIANTS or name in beside:
+        return
+    encoder = next((encoder for start, encoder in NOT_BUILT.items() if name.startswith(f"{start}_")), None)
+    if encoder is not None:
+        raise UsageError(
+            f"model {name} has a {encoder} encoder, which this package does not have: no published weights use it",
+            expected=f"one of: {', '.join(VARIANTS)}",
+        )
+    raise UsageError(f"there is no model '{name}'", expected=f"one of: {', '.join((*beside, *VARIANTS))}")
 
 
 class SegmenterConfig(Config):
@@ -100,7 +118,12 @@ class SegmenterConfig(Config):
     )
     former_mem_len: int = Field(default=1, ge=1, description="frames at the front of a restricted bank")
     latter_mem_len: int | None = Field(
-        default=None, ge=1, description="further frames of a restricted bank [unset: 7, or 8 for variants trained on VOST]"
+        default=None, ge=1, description="further frames of a restricted bank [unset: default_latter]"
+    )
+    default_latter: int | None = Field(
+        default=None,
+        ge=1,
+        description="latter_mem_len where it is unset: a benchmark's value [unset: 7, or 8 for variants trained on VOST]",
     )
     lazy_statistics: bool | None = Field(
         default=None, description="begin the bank's statistics when it first overflows [unset: as published]"
@@ -124,6 +147,9 @@ class SegmenterConfig(Config):
     flip: bool = Field(default=False, description="test-time augmentation: average with mirrored copies")
     merged_memory: bool = Field(
         default=False, description="augmented copies remember the merged label (VOST code) instead of each its own"
+    )
+    use_prev_prob: bool = Field(
+        default=False, description="remember probabilities of the own masks instead of the likeliest object"
     )
     output_height: int | None = Field(
         default=None, ge=16, description="compute label maps this high, then nearest to the frame [unset: at the frame's size]"

@@ -78,6 +78,11 @@ class View:
         shown = labels.flip(1) if self.flipped else labels
         return resize(shown, self.size, ResizePolicy.TORCH_NEAREST)
 
+    def soft_masks(self, probs: Tensor, *, align_corners: bool) -> Tensor:
+        """Return probabilities `(C, H, W)` of any size at the network's, bilinear; mirrored before, if this view is."""
+        shown = probs.flip(-1) if self.flipped else probs
+        return upsample(shown.unsqueeze(0), self.size, align_corners=align_corners)[0]
+
 
 def upsample(logits: Tensor, size: tuple[int, int], *, align_corners: bool) -> Tensor:
     """Return maps `(B, C, h, w)` at `size`, bilinear, float32."""

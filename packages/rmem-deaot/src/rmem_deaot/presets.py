@@ -45,7 +45,7 @@ PRESETS: Mapping[str, Preset] = {
     "vost": Preset(
         "vost",
         "VOST val, test at 10 fps: bank of 1 + 8 frames",
-        options={"latter_mem_len": 8, "merged_memory": True},
+        options={"default_latter": 8, "merged_memory": True},
         first_masks_only=True,
         void_is_object=True,
     ),

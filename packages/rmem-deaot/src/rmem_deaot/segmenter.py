@@ -36,7 +36,8 @@ class RMemSegmenter:
         probabilities: fill `FrameResult.probs`.
 
     Raises:
-        UsageError: a precision or temporal position that the device or the network has not.
+        UsageError: a precision or temporal position that the device or the network has not, or the length of a restricted bank
+            where the bank is not restricted.
     """
 
     def __init__(
@@ -53,6 +54,11 @@ class RMemSegmenter:
         self.variant, self.config = variant, config or SegmenterConfig()
         if self.config.tpe and not network.config.temporal_position:
             raise UsageError("tpe=true, but this network has no temporal positions", fix="Use RMem weights or leave out tpe")
+        if not self._restricted and (self.config.latter_mem_len is not None or self.config.former_mem_len > 1):
+            raise UsageError(
+                "former_mem_len or latter_mem_len was given, but the bank of this variant is not restricted",
+                fix="Add --restrict-memory, or leave it out",
+            )
         self.device, self.probabilities = torch_device(device), probabilities
         self._network = fuse(network, device=self.device, dtype=self._dtype)
         self._length: int | None = None
@@ -133,6 +139,10 @@ class RMemSegmenter:
         """Return the bytes held for the current clip."""
         return sum(tracker.state_bytes() for tracker in self._trackers)
 
+    @property
+    def _restricted(self) -> bool:
+        return self.variant.restrict if self.config.restrict_memory is None else self.config.restrict_memory
+
     def _open(self, size: tuple[int, int]) -> None:
         config = self.config
         self._frame_size = self._output_size = size
@@ -150,9 +160,8 @@ class RMemSegmenter:
         self._trackers = [Tracker(self._network, self._options(), dtype=self._dtype) for _ in self._views]
 
     def _options(self) -> TrackerOptions:
-        config, variant = self.config, self.variant
-        restrict = variant.restrict if config.restrict_memory is None else config.restrict_memory
-        latter = variant.latter if config.latter_mem_len is None else config.latter_mem_len
+        config, variant, restrict = self.config, self.variant, self._restricted
+        latter = config.latter_mem_len or config.default_latter or variant.latter
         return TrackerOptions(
             gap=self.gap,
             former=config.former_mem_len if restrict else 1,
@@ -175,7 +184,8 @@ class RMemSegmenter:
         """Return probabilities, if anybody wants them, and label map at the output's size; the masks go into the memories."""
         total: Tensor | None = None
         own: list[Tensor] = []
-        soft = self.probabilities or len(self._views) > 1
+        soft_masks: list[Tensor] = []
+        soft = self.probabilities or len(self._views) > 1 or self.config.use_prev_prob
         for view, tracker in zip(self._views, self._trackers, strict=True):
             logits = tracker.predict(view.image(frame.rgb), labelled=labelled)
             if not soft:
@@ -185,14 +195,30 @@ class RMemSegmenter:
             total = probs if total is None else total + probs
             if len(self._views) > 1 and not self.config.merged_memory:
                 own.append(first_best(probs))
+                if self.config.use_prev_prob:
+                    soft_masks.append(probs)
         if total is not None:
             total = total / len(self._views)
         labels = own[0] if total is None else first_best(total)
         self._own = own if len(own) == len(self._views) else [labels] * len(self._views)
         if not labelled:
+            self._remember(total if self.config.use_prev_prob else None, soft_masks)
+        return total, labels
+
+    def _remember(self, probs: Tensor | None, soft_masks: Sequence[Tensor]) -> None:
+        """Write the frame's own masks into every view's memory: label maps, or probabilities where `probs` are given.
+
+        Args:
+            probs: of the views together, for memories that hold soft masks.
+            soft_masks: of each view, where each remembers its own.
+        """
+        if probs is None:
             for view, tracker, label in zip(self._views, self._trackers, self._own, strict=True):
                 tracker.remember(view.labels(label))
-        return total, labels
+            return
+        align_corners = self._network.config.align_corners
+        for view, tracker, masks in zip(self._views, self._trackers, soft_masks or [probs] * len(self._views), strict=True):
+            tracker.remember_soft(view.soft_masks(masks, align_corners=align_corners))
 
     def _probabilities(self, tracker: Tracker, logits: Tensor) -> Tensor:
         align_corners, channels = self._network.config.align_corners, self._channels(tracker)

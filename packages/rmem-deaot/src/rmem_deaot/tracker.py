@@ -49,7 +49,7 @@ class _Read:
 class Tracker:
     """Follows objects 1, 2, ... through one clip; ten of them make a group with its own long-term bank.
 
-    Each frame takes two calls: `start` for the first one, then `predict` and either `remember` or `refer`.
+    Each frame takes two calls: `start` for the first one, then `predict` and one of `remember`, `remember_soft` and `refer`.
 
     Args:
         network: prepared for inference or plain.
@@ -124,12 +124,12 @@ class Tracker:
     @torch.inference_mode()
     def remember(self, labels: Tensor) -> None:
         """Take the mask of the frame just predicted, integers `(H, W)` at the network's size."""
-        read, self._read = self._read, None
-        assert read is not None, "predict comes first"
-        layers = self.network.write(read.pending, self._identity(labels, self.groups))
-        self._short.add(layers)
-        if self._time - self._last >= self.options.gap:
-            self._add(layers, read)
+        self._remember(self._identity(labels, self.groups))
+
+    @torch.inference_mode()
+    def remember_soft(self, probs: Tensor) -> None:
+        """Take soft masks of the frame just predicted, `(1 + objects, H, W)` at the network's size, background first."""
+        self._remember(self._soft_identity(probs))
 
     @torch.inference_mode()
     def refer(self, labels: Tensor, objects: int) -> None:
@@ -155,6 +155,14 @@ class Tracker:
     def state_bytes(self) -> int:
         """Return the bytes held for the clip."""
         return self._short.state_bytes() + sum(bank.state_bytes() for bank in self.banks.values())
+
+    def _remember(self, id_emb: Tensor) -> None:
+        read, self._read = self._read, None
+        assert read is not None, "predict comes first"
+        layers = self.network.write(read.pending, id_emb)
+        self._short.add(layers)
+        if self._time - self._last >= self.options.gap:
+            self._add(layers, read)
 
     def _encode(self, image: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Return what is propagated and what the decoder takes; the encoder's own maps, several times as large, are let go."""
@@ -203,6 +211,15 @@ class Tracker:
             own = (labels > first) & (labels <= first + SLOTS)
             parts.append(torch.where(own, labels - first, 0))
         return self.network.encode_identity(self.network.one_hot(torch.stack(parts)))
+
+    def _soft_identity(self, probs: Tensor) -> Tensor:
+        """Return the identity embedding `(groups, L, 256)` of soft masks; what is no object of a group is its background."""
+        masks = probs.new_zeros(len(self.banks), self.network.config.id_channels, *probs.shape[1:])
+        for row, group in zip(masks, self.groups, strict=True):
+            own = probs[1 + SLOTS * group : 1 + SLOTS * (group + 1)]
+            row[1 : 1 + len(own)] = own
+            row[0] = (1 - own.sum(0)).clamp(min=0)
+        return self.network.encode_identity(masks.to(self.network.patch_wise_id_bank.weight.dtype))
 
     def _alive(self, group: int) -> bool:
         last = min(SLOTS * (group + 1), self._objects)

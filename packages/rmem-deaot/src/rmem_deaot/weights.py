@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmem_deaot.config import VARIANTS, EncoderName, NetworkConfig
+from rmem_deaot.config import TEMPORAL_SLOTS, VARIANTS, EncoderName, NetworkConfig
 from vos_core.errors import WeightsError
 from vos_core.weights.registry import WeightsEntry
 from vos_core.weights.registry import register as _register_entry
@@ -100,8 +100,9 @@ def network_of(state: Mapping[str, Tensor], *, source: str) -> NetworkConfig:
     """Return the network that a state dict belongs to, told by its keys and shapes.
 
     Raises:
-        WeightsError: it is none of AOT or DeAOT.
+        WeightsError: it is none of AOT or DeAOT, or has an encoder or temporal positions that this package does not have.
     """
+    _check_built(state, source=source)
     layers = {int(found[1]) for key in state if (found := re.match(r"LSTT\.layers\.(\d+)\.", key))}
     encoder = _encoder_of(state)
     bank = state.get(ID_BANK)
@@ -205,6 +206,23 @@ def widen_id_bank(state: Mapping[str, Tensor], network: AOTNetwork) -> dict[str,
     if found is None or found.ndim != 4 or found.shape[1] >= own.shape[1]:
         return dict(state)
     return {**state, ID_BANK: torch.cat((found, own[:, found.shape[1] :].to(found)), 1)}
+
+
+def _check_built(state: Mapping[str, Tensor], *, source: str) -> None:
+    """Refuse forms that the original's configuration has beside the published ones (spec sections 2.1 and 2.7)."""
+    slots = state.get("mem_pos_emb")
+    if slots is not None and len(slots) != TEMPORAL_SLOTS:
+        raise WeightsError(
+            f"{source} has {len(slots)} temporal positions (mem_pos_emb), a form that no published weights have",
+            expected=f"{TEMPORAL_SLOTS}, or none",
+        )
+    resnet = "encoder.layer1.0.conv1.weight" in state
+    mobilenet = "encoder.features.0.0.weight" in state
+    if (resnet and "encoder.layer1.0.conv2.weight" not in state) or (mobilenet and "encoder.features.18.0.weight" not in state):
+        raise WeightsError(
+            f"{source} has a {'ResNeSt' if resnet else 'MobileNetV3'} or other encoder that this package does not have",
+            expected="ResNet-50, ResNet-101, MobileNetV2 or Swin-B",
+        )
 
 
 def _encoder_of(state: Mapping[str, Tensor]) -> EncoderName | None:

@@ -7,11 +7,26 @@ from typing import Any, TypeVar
 
 import click
 
-from rmem_deaot.config import VARIANTS
+from rmem_deaot.config import check_variant
 from vos_core.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CONFIG = ("lt_gap", "st_skip", "max_resolution", "former_mem_len", "latter_mem_len", "memory_gap_cap", "restrict_memory")
+_REFUSED = {
+    "--fix_random": "every clip is segmented with fixed seeds and deterministic convolutions anyway; --seed chooses the seed",
+    "--debug_fix_random": "the original names it without saying what it fixes; seeds are fixed anyway, --seed chooses the seed",
+}
+
+
+def refused_option(name: str) -> Callable[[F], F]:
+    """Return a decorator that knows an option of the original which has no meaning here, and says why it is refused."""
+
+    def refuse(_context: click.Context, _parameter: click.Parameter, given: bool) -> None:
+        if given:
+            raise click.UsageError(f"{name} is not taken: {_REFUSED[name]}.")
+
+    spellings = (name, name.replace("_", "-"))
+    return click.option(*spellings, is_flag=True, expose_value=False, hidden=True, callback=refuse)
 
 
 def rmem_options(function: F) -> F:
@@ -67,6 +82,9 @@ def rmem_options(function: F) -> F:
             help="Bounds the input: longer side 5/3 of it [default: 624].",
         ),
         click.option("--ms", type=float, multiple=True, metavar="SCALE", help="Average over this scale; repeatable."),
+        click.option(
+            "--use_prev_prob", "--use-prev-prob", is_flag=True, help="Remember probabilities of the own masks, not label maps."
+        ),
         click.option("--amp", is_flag=True, help="Half precision: fp16 on CUDA, bf16 on CPU. The same as --precision otherwise."),
         click.option("--gpu_id", "--gpu-id", type=click.IntRange(0), metavar="N", help="The same as --device cuda:N."),
     )
@@ -95,8 +113,8 @@ def take_rmem_options(options: dict[str, Any], *, preset: dict[str, Any] | None 
         if shared[other] not in (default, value):
             raise UsageError(f"--{own} {value} and --{other} {shared[other]} differ", fix="Give one of them")
         shared[other] = value
-    if shared["variant"] is not None and shared["variant"] not in ("auto", *VARIANTS):
-        raise UsageError(f"no variant is called '{shared['variant']}'", expected=f"auto, {', '.join(VARIANTS)}")
+    if shared["variant"] is not None:
+        check_variant(shared["variant"], beside=("auto",))
     gpu = shared.pop("gpu_id")
     if gpu is not None:
         if shared["device"] not in ("auto", f"cuda:{gpu}"):
@@ -112,8 +130,9 @@ def take_rmem_options(options: dict[str, Any], *, preset: dict[str, Any] | None 
     scales = _scales(shared.pop("ms"), shared.pop("scales"))
     if scales:
         values["ms"] = f"[{', '.join(map(str, scales))}]"
-    if shared.pop("flip"):
-        values["flip"] = True
+    for name in ("flip", "use_prev_prob"):
+        if shared.pop(name):
+            values[name] = True
     shared["scales"], shared["flip"] = None, False
     assignments = [f"{name}={_plain(value)}" for name, value in values.items()]
     shared["assignments"] = (*assignments, *shared["assignments"])  # --set has the last word

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rmem_deaot.cli.options import refused_option
 from rmem_deaot.train.stages import REACH, STAGES, Source, plan_stage
 from vos_core.cli.options import training_options
 from vos_core.contract import Precision
@@ -69,8 +70,16 @@ _ROOTS: dict[str, Source] = {
 @click.option(
     "--latter_mem_len", "--latter-mem-len", "latter", type=click.IntRange(1), help="Frames beside the first [default: 7, VOST 8]."
 )
+@click.option(
+    "--use_prev_prob",
+    "--use-prev-prob",
+    "soft_masks",
+    is_flag=True,
+    help="In the second half of the steps, remember probabilities of the own masks, not label maps.",
+)
 @click.option("--amp", is_flag=True, help="Half precision: fp16 on CUDA, bf16 on CPU. The same as --precision otherwise.")
 @click.option("--fix_random", "--fix-random", is_flag=True, help="Deterministic algorithms only; slower on a GPU.")
+@refused_option("--debug_fix_random")
 @click.option("--debug", is_flag=True, help="Log and draw every step, detect where a NaN began.")
 @training_options
 def command(**options: Any) -> None:
@@ -93,6 +102,10 @@ def command(**options: Any) -> None:
     restricted, rule, latter = options.pop("restrict_memory"), options.pop("restrict_by"), options.pop("latter")
     if latter is not None and not restricted:
         raise UsageError("--latter_mem_len was given without --restrict-memory", fix="Add it")
+    if options["soft_masks"] and not plan.stage.own_masks:
+        raise UsageError(
+            f"--use_prev_prob was given, but stage {plan.stage.name} remembers true masks only", fix="Leave it out here"
+        )
     roots = {source: root for option, source in _ROOTS.items() if (root := options.pop(option)) is not None}
     fixed = options.pop("fix_random")
     settings = TrainOptions(

@@ -11,14 +11,13 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from rmem_deaot.config import EMBEDDING, SLOTS, NetworkConfig
+from rmem_deaot.config import EMBEDDING, SLOTS, TEMPORAL_SLOTS, NetworkConfig
 from rmem_deaot.model.attention import Size, to_map, to_tokens
 from rmem_deaot.model.fpn_decoder import FPNDecoder
 from rmem_deaot.model.gated_propagation import GatedPropagationLayer
 from rmem_deaot.model.layer import LayerInput, LayerMemory, LongTermRead, Pending
 from rmem_deaot.model.long_short_term import LongShortTermLayer, RecurrentLayer
 from rmem_deaot.model.mobilenet import MobileNetV2
-from rmem_deaot.model.position import TEMPORAL_SLOTS
 from rmem_deaot.model.resnet import BLOCKS, ResNet
 from rmem_deaot.model.swin import SwinB
 

@@ -8,8 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-TEMPORAL_SLOTS = 4
-"""Learned positions in time: training banks hold four frames."""
+from rmem_deaot.config import TEMPORAL_SLOTS
 
 
 def temporal_slots(frames: int) -> list[int]:

@@ -26,6 +26,7 @@ class Objective:
         total_steps: of the stage.
         gap: frames between two frames of the long-term bank.
         own_masks: in the second half of the steps remember the network's own masks, cut off from the identity bank.
+        soft_masks: remember the probabilities of own masks instead of the likeliest object of each pixel.
         ignore: feed ignored pixels of true masks to the identity bank (VOST; the reference's never).
         ce_weight: of the cross-entropy.
         jaccard_weight: of the soft Jaccard loss.
@@ -39,6 +40,7 @@ class Objective:
     total_steps: int
     gap: int = 2
     own_masks: bool = True
+    soft_masks: bool = False
     ignore: bool = False
     ce_weight: float = 0.5
     jaccard_weight: float = 0.5
@@ -131,8 +133,12 @@ class ClipPass(nn.Module):
             found = self.network.propagate(frames[t].projected, long=memory, short=short)
             logits.append(self._logits(found.maps, frames[t], batch))
             losses.append(self._frame_loss(logits[t], labels[t], batch.objects, step))
-            mask = self.masks(logits[t], labels.shape[-2:]) if own else labels[t]
-            short = self.network.write(found.pending, self._identity(mask, batch.channels, cut_off=own, ignore=not own))
+            if own and self.objective.soft_masks:
+                id_emb = self._soft_identity(logits[t], labels.shape[-2:], batch.channels)
+            else:
+                mask = self.masks(logits[t], labels.shape[-2:]) if own else labels[t]
+                id_emb = self._identity(mask, batch.channels, cut_off=own, ignore=not own)
+            short = self.network.write(found.pending, id_emb)
             if t - last >= self.objective.gap:
                 memory.put(t, short, logits[t], frames[t].size)
                 last = t
@@ -157,6 +163,14 @@ class ClipPass(nn.Module):
         placed = torch.gather(wide, 1, labels.flatten(1)).view_as(labels)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not cut_off):
             return self.network.encode_identity(self.network.one_hot(placed, ignore=ignore and self.objective.ignore))
+
+    @torch.no_grad()
+    def _soft_identity(self, logits: Tensor, size: Sequence[int], channels: Tensor) -> Tensor:
+        """Return the identity embedding of the probabilities of own masks, without gradient as that of own label maps."""
+        probs = self._up(logits, size).softmax(1)
+        placed = probs.new_zeros(len(probs), self.network.config.id_channels, *probs.shape[2:])
+        placed.scatter_(1, channels[:, :, None, None].expand_as(probs), probs)
+        return self.network.encode_identity(placed.to(self.network.patch_wise_id_bank.weight.dtype))
 
     def _logits(self, maps: Tensor, features: Features, batch: ClipBatch) -> Tensor:
         found = self.network.decode(maps, features)

@@ -54,6 +54,7 @@ class TrainOptions:
     size: int = SIZE
     objects: int = SLOTS
     limits: BankLimits | None = None
+    soft_masks: bool = False
     workers: int = 8
     accumulate: int = 1
     precision: Precision = "fp32"
@@ -173,6 +174,7 @@ def objective_of(plan: Plan, options: TrainOptions) -> Objective:
         total_steps=stage.steps,
         gap=stage.gap,
         own_masks=stage.own_masks,
+        soft_masks=options.soft_masks,
         ignore=stage.ignore,
         aux_ratio=stage.aux_ratio,
         limits=options.limits,
@@ -234,6 +236,7 @@ def fingerprint(plan: Plan, options: TrainOptions, *, size: int) -> Mapping[str,
         "objects": options.objects,
         "seed": options.seed,
         "sources": list(options.sources or ()),
+        "soft_masks": options.soft_masks,
         "bank": None if limits is None else [limits.former, limits.latter, limits.rule],
     }
 

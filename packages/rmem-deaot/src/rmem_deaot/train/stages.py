@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from rmem_deaot.config import VARIANTS, Variant
+from rmem_deaot.config import VARIANTS, Variant, check_variant
 from vos_core.errors import UsageError
 
 Source = Literal["static", "youtubevos", "davis2017", "lvos", "vost", "visor"]
@@ -126,8 +126,7 @@ def plan_stage(stage: str, model: str, *, temporal_position: bool = False) -> Pl
 
 
 def _form(model: str, stage: Stage, *, temporal_position: bool) -> str:
-    if model not in VARIANTS:
-        raise UsageError(f"there is no model '{model}'", expected=f"one of: {', '.join(VARIANTS)}")
+    check_variant(model)
     base = model.removesuffix("_vost").removesuffix("_rmem")
     positions = temporal_position or VARIANTS[model].network.temporal_position
     wanted = base + ("_rmem" if positions else "") + ("_vost" if stage.ignore else "")
