@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
     "-c", "--config", metavar="NAME|FILE", required=True, help=f"{', '.join(PRESETS)}; a YAML file, also one of the original."
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set one value, such as optimizer.base_lr=1e-5.")
-@click.option("--data", type=_PATH, metavar="ROOT", help="Training set: MOSEv2, DAVIS, YouTube-VOS, LVOS or a folder of clips.")
+@click.option("--data", type=_PATH, metavar="ROOT", help="Training set: MOSEv2, SA-V, DAVIS, YouTube-VOS, LVOS or a folder.")
 @click.option("--layout", metavar="NAME", help="Its layout [default: found out].")
 @click.option("--split", metavar="NAME", help="Its split [default: train].")
 @click.option("--img-folder", "--img_folder", type=_PATH, help="In place of --data: <clip>/<frame>.jpg, with --gt-folder.")
