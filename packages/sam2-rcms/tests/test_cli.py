@@ -106,6 +106,15 @@ def test_object_folders_in_and_out(infer, folders):
     assert set(np.unique(found["a/001/00000.png"])) == {0, 1}
 
 
+def test_masks_of_the_other_form_say_which_flag_they_want(infer, folders):
+    write_object_masks(folders / "objects" / "a", "00000", {1: np.ones((48, 64), bool)})
+    given = ["--base_video_dir", folders / "videos", "--video_list_file", _only_a(folders), "-o", folders / "out"]
+    code, text = infer(*given, "--input_mask_dir", folders / "objects", source=False)
+    assert (code, "Add --per_obj_png_file" in text) == (1, True), text
+    code, text = infer(*given, "--input_mask_dir", folders / "masks", "--per_obj_png_file", source=False)
+    assert (code, "Leave out --per_obj_png_file" in text) == (1, True), text
+
+
 def _only_a(folders):
     path = folders / "a.txt"
     path.write_text("a\n")

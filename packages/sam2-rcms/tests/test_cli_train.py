@@ -42,7 +42,22 @@ def test_train_options_become_settings(run, asked, tmp_path):
     weights = tmp_path / "w.pt"
     weights.write_bytes(b"x")
     words = ["-c", "b+_stage2", "--data", tmp_path, "--layout", "mose", "--weights", weights, "-o", tmp_path / "out"]
-    words += ["--set", "sampler.num_frames=12", "--steps", "50", "--accumulate", "2", "--num_workers", "0", "--seed", "9"]
+    words += [
+        "--use-cluster",
+        "0",
+        "--num-nodes",
+        "1",
+        "--set",
+        "sampler.num_frames=12",
+        "--steps",
+        "50",
+        "--accumulate",
+        "2",
+        "--num_workers",
+        "0",
+        "--seed",
+        "9",
+    ]
     done = run("train", *words, "--save-every", "25", "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.output) == {"network": "model.pt"}
@@ -79,6 +94,8 @@ def test_the_configuration_can_be_looked_at(run, asked, tmp_path):
         (["-c", "b+_stage1", "--weights", "sam3", "--device", "cpu"], "sam3"),
         (["-c", "b+_stage1", "--img-folder", "J"], "belong together"),
         (["-c", "b+_stage1", "--device", "tpu"], "tpu"),
+        (["-c", "b+_stage1", "--use-cluster", "1"], "--use-cluster: this command does not submit SLURM jobs"),
+        (["-c", "b+_stage1", "--partition", "gpu", "--num_nodes", "2"], "--partition, --num-nodes: this command does not"),
     ],
 )
 def test_wrong_training_options_are_refused(words, named, run, asked):

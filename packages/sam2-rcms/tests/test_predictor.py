@@ -50,11 +50,11 @@ def test_batched_objects_equal_single_ones(small_network, video):
 
 
 def test_window_equals_all_and_stays_small(small_network, video):
-    video = video * 6
+    video = video * 4
     everything, full = run(predictor_of(small_network), video)
     bounded, windowed = run(predictor_of(small_network), video, keep="window")
     torch.testing.assert_close(full, windowed, rtol=0, atol=0)
-    assert [len(memory.tracked) for memory in everything.objects.values()] == [59] * 3
+    assert [len(memory.tracked) for memory in everything.objects.values()] == [39] * 3
     assert max(len(memory.tracked) for memory in bounded.objects.values()) <= 16
     assert bounded.nbytes() < 0.5 * everything.nbytes()
     with pytest.raises(UsageError, match="has passed"):

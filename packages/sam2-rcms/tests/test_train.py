@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from train_toys import toy_config, toy_options, write_toy_clips
+from train_toys import long_config, still_config, toy_config, toy_options, write_toy_clips
 
 from sam2_rcms.model import SAM2
 from sam2_rcms.train.config import LossConfig, OptimizerConfig, PromptConfig
@@ -29,7 +29,7 @@ from sam2_rcms.train.optim import training_groups
 from sam2_rcms.train.picture import clip_pictures
 from sam2_rcms.train.prompts import boxes_of, draw_correction, draw_plan, error_click, noisy_box
 from sam2_rcms.train.run import _Recipe, fingerprint, start_network, train
-from vos_core.errors import UsageError, VosError, WeightsError
+from vos_core.errors import InterruptError, UsageError, VosError, WeightsError
 from vos_core.training.distributed import Ranks
 from vos_core.weights.load import load_state, read_checkpoint
 
@@ -300,44 +300,47 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_a_run_writes_its_files_and_goes_on_bit_for_bit(clips, tmp_path):
-    config = toy_config(clips, steps=4, ema_decay=0.9)
-    final = train(config, toy_options(tmp_path / "whole"), Ranks())
-    assert final == tmp_path / "whole" / "model.pt"
+@pytest.fixture(scope="module")
+def whole(clips, tmp_path_factory):
+    """The folder of a run that nothing stopped; leave it unchanged."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    train(long_config(clips), toy_options(folder), Ranks())
+    return folder
+
+
+def test_a_run_writes_its_files_and_goes_on_bit_for_bit(clips, whole, tmp_path):
+    config, final = long_config(clips), whole / "model.pt"
     assert read_checkpoint(final).keys() == {"model"}
-    assert sorted(path.name for path in final.parent.iterdir()) == [
+    assert sorted(path.name for path in whole.iterdir()) == [
+        "checkpoint_2.pth",
         "checkpoint_4.pth",
         "config.yaml",
         "log.jsonl",
         "model.pt",
         "model_ema.pt",
     ]
-    state = torch.load(final.parent / "checkpoint_4.pth")
+    state = torch.load(whole / "checkpoint_4.pth")
     assert {"it", "network", "optimizer", "scheduler", "scaler", "ema", "random", "fingerprint"} <= state.keys()
-    average, last = load_state(final.parent / "model_ema.pt"), load_state(final)
+    average, last = load_state(whole / "model_ema.pt"), load_state(final)
     assert average.keys() == last.keys()
     assert not same(average, last)
     stamp = final.stat().st_mtime_ns
-    train(config, toy_options(tmp_path / "whole"), Ranks())
+    assert train(config, toy_options(whole), Ranks()) == final
     assert final.stat().st_mtime_ns == stamp, "a finished run is left alone"
 
-    parts = toy_config(clips, steps=4, ema_decay=0.9, save_every=2, keep=2)
-    train(parts, toy_options(tmp_path / "parts"), Ranks())
-    for name in ("checkpoint_4.pth", "model.pt", "model_ema.pt"):
-        (tmp_path / "parts" / name).unlink()
     torch.manual_seed(99)
     np.random.seed(99)
-    resumed = train(parts, toy_options(tmp_path / "parts"), Ranks())
+    elsewhere = toy_options(tmp_path, resume_from=whole / "checkpoint_2.pth")
+    resumed = train(config, elsewhere, Ranks())
     assert same(load_state(resumed), last)
     assert same(load_state(resumed.parent / "model_ema.pt"), average)
-    elsewhere = toy_options(tmp_path / "elsewhere", resume_from=tmp_path / "parts" / "checkpoint_2.pth")
-    assert same(load_state(train(parts, elsewhere, Ranks())), last)
 
 
 def test_the_loss_falls(clips, tmp_path):
     prompts = PromptConfig(prob_to_use_pt_input_for_train=0.0, num_init_cond_frames_for_train=1)
     optimizer = OptimizerConfig(base_lr=3e-4, vision_lr=3e-4, clip_norm=10.0)
-    config = toy_config(clips, steps=24, prompts=prompts, optimizer=optimizer, dropout=0.0, drop_path_rate=0.0)
+    config = toy_config(clips, steps=24, save_every=24, prompts=prompts, optimizer=optimizer, dropout=0.0, drop_path_rate=0.0)
     train(config, toy_options(tmp_path), Ranks())
     losses = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(losses) == 24
@@ -464,36 +467,52 @@ def finish(process, seconds=300):
     assert process.returncode == 0, printed.decode()
 
 
-def start(*words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+def start(*words, **variables):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE), **variables}
     return subprocess.Popen([sys.executable, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_for_bit(clips, tmp_path):
-    script = HERE / "train_toys.py"
-    finish(start(script, clips, tmp_path / "whole", 6, 1))
-    for how in (signal.SIGKILL, signal.SIGTERM):
-        folder = tmp_path / how.name
-        killed = start(script, clips, folder, 6, 1)
-        deadline = time.monotonic() + 200
-        while not list(folder.glob("checkpoint_*.pth")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        killed.send_signal(how)
-        killed.communicate(timeout=60)
-        assert not (folder / "model.pt").exists()
-        finish(start(script, clips, folder, 6, 1))
-        assert same(load_state(folder / "model.pt"), load_state(tmp_path / "whole" / "model.pt"))
-        steps = re.findall(r'"step": (\d+)', (folder / "log.jsonl").read_text())
-        assert steps == list("123456"), "no step is told twice"
+def test_a_killed_run_goes_on_bit_for_bit(clips, whole, tmp_path):
+    killed = start(HERE / "train_toys.py", clips, tmp_path, 1)
+    deadline = time.monotonic() + 200
+    while not list(tmp_path.glob("checkpoint_*.pth")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    killed.kill()
+    killed.communicate(timeout=60)
+    goes_on(clips, tmp_path, whole)
+
+
+def test_a_terminated_run_saves_its_step_and_goes_on_bit_for_bit(clips, whole, tmp_path, monkeypatch):
+    call = _Recipe.__call__
+
+    def interrupted(self, model, batch, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return call(self, model, batch, step)
+
+    with monkeypatch.context() as patch, pytest.raises(InterruptError, match="saved at step 3"):
+        patch.setattr(_Recipe, "__call__", interrupted)
+        train(long_config(clips), toy_options(tmp_path), Ranks())
+    goes_on(clips, tmp_path, whole)
+
+
+def goes_on(clips, folder, whole):
+    """The run in `folder`, cut short, must end as the one in `whole`."""
+    assert not (folder / "model.pt").exists()
+    train(long_config(clips), toy_options(folder), Ranks())
+    for name in ("model.pt", "model_ema.pt"):
+        assert same(load_state(folder / name), load_state(whole / name))
+    steps = re.findall(r'"step": (\d+)', (folder / "log.jsonl").read_text())
+    assert steps == list("1234"), "no step is told twice"
 
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_process_with_twice_the_batch(clips, tmp_path):
-    script = HERE / "train_toys.py"
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-addr", "127.0.0.1", "--master-port", free_port()]
-    for name, words, batch in (("one", [], 2), ("two", launch, 1)):
-        finish(start(*words, script, clips, tmp_path / name, 1, batch, "none"))
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    ranks = start(HERE / "train_toys.py", clips, tmp_path / "two", 2, **where)
+    train(still_config(clips, 2), toy_options(tmp_path / "one"), Ranks())
+    finish(ranks)
     one, two = (torch.load(tmp_path / name / "checkpoint_1.pth") for name in ("one", "two"))
     assert one["fingerprint"] == two["fingerprint"]
     assert len(two["random"]) == 2

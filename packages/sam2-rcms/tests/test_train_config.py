@@ -248,6 +248,23 @@ def test_a_training_file_of_the_original_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("block", "named"),
+    [
+        ("launcher: {num_nodes: 1, gpus_per_node: 8}\nsubmitit: {use_cluster: true}", r"1 x 8 GPUs .* and SLURM .* --num-gpus"),
+        ("submitit: {partition: p, use_cluster: true}", r"asks for SLURM jobs \(submitit\), which is not taken"),
+    ],
+)
+def test_a_launcher_of_the_original_is_not_taken_and_said_so(block, named, tmp_path, recwarn):
+    path = tmp_path / "theirs.yaml"
+    path.write_text(f"{TRAIN}\nlauncher: {{num_nodes: 1, gpus_per_node: 1}}\nsubmitit: {{use_cluster: false}}\n")
+    plain = load_config(str(path))
+    assert not recwarn.list
+    path.write_text(f"{TRAIN}\n{block}\n")
+    with pytest.warns(UserWarning, match=named):
+        assert load_config(str(path)) == plain
+
+
+@pytest.mark.parametrize(
     ("old", "new", "named"),
     [
         ("${scratch.num_frames}", "${scratch.frames}", "scratch.frames"),

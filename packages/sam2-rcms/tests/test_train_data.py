@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -23,12 +25,14 @@ from sam2_rcms.train.config import (
     SamplerConfig,
     TrainConfig,
 )
-from sam2_rcms.train.dataset import VideoClips, build_sampler, collate, first_seen_order, training_clips, training_set
+from sam2_rcms.train.dataset import VideoClips, build_sampler, collate, seen_objects, training_clips, training_set
 from sam2_rcms.train.sampler import GapSampler, SampleError, UniformSampler, back_and_forth
 from sam2_rcms.train.transform import ClipFrames, Draws, apply_transforms
 from vos_core.data.synthetic_write import ClipPlan, write_davis, write_folder, write_youtube_vos
-from vos_core.errors import ConfigError, LayoutError, MaskError, UsageError
+from vos_core.errors import ConfigError, FrameError, LayoutError, MaskError, UsageError
 from vos_core.io.masks import write_mask
+from vos_core.io.rle import encode
+from vos_core.types import Clip
 
 SMALL = (ResizeStep(sizes=(64,)), NormaliseStep())
 
@@ -281,10 +285,77 @@ def test_a_video_without_a_clip_is_replaced(davis):
         starved.draw(0, epoch=0, rng=np.random.default_rng(0))
 
 
-def test_objects_come_in_the_order_of_their_first_pixel():
+def test_objects_come_in_the_order_of_their_first_pixel(tmp_path):
     labels = np.zeros((4, 6), np.uint8)
     labels[2, 1], labels[0, 5], labels[3, 0] = 3, 9, 1
-    assert first_seen_order(labels) == [9, 3, 1]
+    write_mask(tmp_path / "0.png", labels)
+    assert list(seen_objects(Clip("a", annotations={"0": tmp_path / "0.png"}), "0")) == [9, 3, 1]
+
+
+@pytest.fixture
+def masklets(tmp_path):
+    """An SA-V training video of 40 frames, each as bright as its number; two overlapping objects on every 4th frame."""
+    folder = tmp_path / "sav_train" / "sav_000"
+    folder.mkdir(parents=True)
+    writer = cv2.VideoWriter(str(folder / "sav_000001.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 24, (64, 48))
+    for index in range(40):
+        writer.write(np.full((48, 64, 3), 6 * index, np.uint8))
+    writer.release()
+    rows = []
+    for index in range(0, 40, 4):
+        first, second = np.zeros((2, 48, 64), np.uint8)
+        first[10:30, index : index + 20] = 1
+        second[20:40, index : index + 20] = 1
+        rows.append([encode(first), encode(second)])
+    found = {"video_id": "sav_000001", "video_frame_count": 40.0, "video_height": 48.0, "video_width": 64.0}
+    (folder / "sav_000001_manual.json").write_text(json.dumps({**found, "masklet": rows, "masklet_id": [0, 1]}))
+    return tmp_path
+
+
+def test_sav_training_videos_are_read_at_six_frames_a_second(masklets):
+    plain = NormaliseStep(mean=(0, 0, 0), std=(1, 1, 1))
+    for layout, root in (("sav", masklets), ("auto", masklets), ("auto", masklets / "sav_train")):
+        config = config_of(data=(DataConfig(root=root, layout=layout),), transforms=(ResizeStep(sizes=(64,)), plain))
+        batch = training_set(config).draw(0, epoch=0, rng=np.random.default_rng(3))
+        frames = (batch.images[0].mean((1, 2, 3)) * 255 / 6).tolist()
+        start = round(frames[0])
+        assert start % 4 == 0
+        assert np.allclose(frames, [start, start + 4, start + 8], atol=0.6), "every fourth frame of the video"
+        assert batch.masks.shape == (3, 2, 64, 64)
+        columns = [mask.any(0).any(0).nonzero()[0].item() for mask in batch.masks]
+        assert columns == [start, start + 4, start + 8], "masks belong to their frames"
+        assert (batch.masks[0, 0] & batch.masks[0, 1]).sum() > 100, "overlaps are kept"
+
+
+def test_damaged_sav_training_videos_are_named(masklets):
+    folder = masklets / "sav_train" / "sav_000"
+    video, masks = folder / "sav_000001.mp4", folder / "sav_000001_manual.json"
+    data = training_set(config_of(data=(DataConfig(root=masklets),)))
+    whole = json.loads(masks.read_text())
+
+    def drawn(match, kind, **changes):
+        masks.write_text(json.dumps({**whole, **changes}))
+        with pytest.raises(kind, match=match):
+            for seed in range(9):
+                data.draw(0, epoch=0, rng=np.random.default_rng(seed))
+
+    drawn(r"sav_000001_manual.json.*runs", MaskError, masklet=[[{"size": [48, 64], "counts": "5"}] * 2] * 10)
+    small = encode(np.ones((24, 32)))
+    drawn("32x24.*64x48", MaskError, masklet=[[small, small]] * 10)
+    late = [f"{index * 4 + 400:05d}" for index in range(10)]
+    drawn("sav_000001.mp4", FrameError, frames=late)
+    masks.write_text(json.dumps(whole)[:300])
+    with pytest.raises(MaskError, match=r"sav_000001_manual.json is not valid JSON"):
+        data.draw(0, epoch=0, rng=np.random.default_rng(0))
+    masks.write_text(json.dumps(whole))
+    video.write_bytes(video.read_bytes()[:200])
+    with pytest.raises(FrameError, match=r"sav_000001.mp4 is not a video"):
+        data.draw(0, epoch=0, rng=np.random.default_rng(0))
+    video.unlink()
+    with pytest.raises(LayoutError, match=r"its video sav_000001.mp4 is missing"):
+        training_clips(DataConfig(root=masklets))
+    with pytest.raises(LayoutError, match=r"_auto\.json"):
+        training_clips(DataConfig(root=masklets, split="train_auto"))
 
 
 def test_a_mask_of_another_size_is_named(davis, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from sam2_rcms.train.config import (
 )
 from sam2_rcms.train.run import TrainOptions, train
 from vos_core.data.synthetic_write import ClipPlan, write_davis
-from vos_core.training.distributed import ranks_from_environment
+from vos_core.training.distributed import Ranks, ranks_from_environment
 
 PLAN = ClipPlan(clips=4, frames=6, height=48, width=64, objects=2)
 
@@ -54,14 +56,40 @@ def toy_options(output: Path, **changes: Any) -> TrainOptions:
     return TrainOptions(output=output, trunk=SMALL_TRUNK, progress=False, **changes)
 
 
-def main(root: str, output: str, steps: str, batch: str, randomness: str = "all") -> None:
-    """Run in a process of its own, under torchrun or not; `none` leaves out what draws from a rank's own generator."""
-    torch.set_num_threads(1)
-    still = {"prompts": PromptConfig(prob_to_use_pt_input_for_train=0), "dropout": 0.0, "drop_path_rate": 0.0}
-    changes = still if randomness == "none" else {}
-    config = toy_config(Path(root), steps=int(steps), batch_size=int(batch), save_every=2, keep=2, **changes)
+def long_config(root: Path) -> TrainConfig:
+    """Four steps with an average and a checkpoint half way."""
+    return toy_config(root, steps=4, save_every=2, keep=2, ema_decay=0.9)
+
+
+def still_config(root: Path, batch: int) -> TrainConfig:
+    """One step that draws nothing from a rank's own generator."""
+    prompts = PromptConfig(prob_to_use_pt_input_for_train=0)
+    return toy_config(root, steps=1, batch_size=batch, prompts=prompts, dropout=0.0, drop_path_rate=0.0)
+
+
+def run_rank(root: Path, output: Path, rank: int, world: int) -> None:
+    """Take the part of one rank in a still run of one clip a rank."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
     with ranks_from_environment("cpu") as ranks:
-        train(config, toy_options(Path(output)), ranks)
+        train(still_config(root, 1), toy_options(output), ranks)
+
+
+def main(root: str, output: str, world: str) -> None:
+    """Do the long run in this process, or with `world` above 1 the still one in so many processes.
+
+    They are forked: importing torch takes longer than the run.
+    """
+    torch.set_num_threads(1)
+    if world == "1":
+        train(long_config(Path(root)), toy_options(Path(output)), Ranks())
+        return
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run_rank, args=(Path(root), Path(output), rank, int(world))) for rank in range(int(world))]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(max(abs(process.exitcode or 0) for process in ranks))
 
 
 if __name__ == "__main__":

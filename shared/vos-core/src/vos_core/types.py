@@ -26,7 +26,8 @@ VOID = 255
 """Label that means "do not score" where a layout says so."""
 
 MaskKind = Literal["labels", "binary", "objects"]
-"""`labels`: one label map per frame; `binary`: any value > 0 is object 1; `objects`: one binary PNG per object folder."""
+"""`labels`: one label map per frame; `binary`: any value > 0 is object 1; `objects`: each object's own,
+one binary PNG per object folder or run lengths in one JSON file, so that they may overlap."""
 PromptRule = Literal["first_frame", "first_seen", "all"]
 """Which annotated frames are given to a method: only the clip's first mask, each id where it first shows up, or every mask."""
 
@@ -85,7 +86,8 @@ class Clip:
         frames: image files in time order; empty when `video` is given.
         video: a video file; its frames are named 00000, 00001, ...
         annotations: frame name -> mask file, or folder holding one PNG per object when `mask_kind` is `objects`
-            (then the value is the folder that holds the object folders and the frame name is looked up in each).
+            (then the value is the folder that holds the object folders and the frame name is looked up in each, or the JSON
+            file of run lengths that holds all frames).
         mask_kind: how annotation files are to be read.
         prompt_rule: which annotations a method may see as input; the rest is truth for scoring.
         outputs: frame names whose masks are results; None = every frame from the first prompt on.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 
+from vos_core.data.check import check
 from vos_core.data.layout import detect_layout, frame_names, open_layout
 from vos_core.errors import LayoutError, UsageError
+from vos_core.io.masks import read_clip_objects
 
 
 def test_youtube_births_outputs_and_all_frames(youtube):
@@ -155,6 +160,67 @@ def test_vost_sorts_by_string_and_needs_the_first_mask(vost):
     (vost / "Annotations/1_cut/frame00012.png").unlink()
     with pytest.raises(LayoutError, match=r"mask frame00012\.png of the first frame is missing"):
         open_layout("vost", vost.root)
+
+
+def sav_training_video(folder, *, name="sav_000001", ids=(0, 1)):
+    """A video of 12 frames, whose second object comes at its third annotated frame."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(folder / f"{name}.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 24, (24, 16))
+    for index in range(12):
+        writer.write(np.full((16, 24, 3), 9 * index, np.uint8))
+    writer.release()
+    # Column-major runs: background, object, background; 384 pixels in all.
+    seen, late = {"size": [16, 24], "counts": [40, 8, 336]}, {"size": [16, 24], "counts": [44, 8, 332]}
+    rows = [[seen, None], [seen, None], [seen, late]]
+    return {"video_id": name, "video_frame_count": 12.0, "masklet": rows, "masklet_id": list(ids)}
+
+
+def test_sav_training_videos(tree):
+    folder = tree / "sav_train/sav_000"
+    tree.json("sav_train/sav_000/sav_000001_manual.json", sav_training_video(folder))
+    tree.json("sav_train/sav_000/sav_000001_auto.json", sav_training_video(folder, ids=(7, 9)))
+    tree.json("sav_train/sav_001/sav_001000_manual.json", sav_training_video(tree / "sav_train/sav_001", name="sav_001000"))
+    videos = open_layout("sav", tree.root, "train")
+    assert videos.names == ("sav_000001", "sav_001000")
+    clip = videos.clip("sav_000001")
+    assert clip.video == folder / "sav_000001.mp4"
+    assert list(clip.annotations) == ["00000", "00004", "00008"]
+    assert videos.first_annotations("sav_000001") == {1: 0, 2: 8}, "ids are one higher than in the file, which counts from 0"
+    assert open_layout("sav", tree.root, "train_auto").first_annotations("sav_000001") == {7: 0, 9: 8}
+    masks = read_clip_objects(clip, "00008", (16, 24))
+    flat = {object_id: np.flatnonzero(mask.ravel(order="F")).tolist() for object_id, mask in masks.items()}
+    assert flat == {1: list(range(40, 48)), 2: list(range(44, 52))}, "overlaps are kept"
+    assert not read_clip_objects(clip, "00004")[2].any()
+    assert detect_layout(tree.root) == detect_layout(tree / "sav_train") == detect_layout(folder) == "sav"
+    (note,) = open_layout("sav", tree.root, "train_auto", on_problem="keep").problems
+    assert (note.level, "sav_001000" in note.found) == ("note", True)
+    assert check("sav", tree.root, "train") == []
+
+
+def test_faults_of_sav_training_videos(tree):
+    folder = tree / "sav_train/sav_000"
+    whole = sav_training_video(folder)
+    path = folder / "sav_000001_manual.json"
+
+    def faults(value):
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+        return [problem.found for problem in check("sav", tree.root, "train")]
+
+    assert "not valid JSON" in faults(json.dumps(whole)[:90])[0]
+    assert "beyond the 12 frames" in faults({**whole, "frames": ["00000", "00004", "00012"]})[0]
+    small = {"size": [8, 12], "counts": [40, 8, 48]}
+    assert "masks are 12x8, the video is 24x16" in faults({**whole, "masklet": [[small, None]] * 3})[0]
+    empty = {"size": [16, 24], "counts": [384]}
+    assert faults({**whole, "masklet": [[empty, None]] * 3}) == ["no mask shows an object"]
+    torn = {"size": [16, 24], "counts": "X1"}
+    assert "sav_000001_manual.json" in faults({**whole, "masklet": [[torn, None]] * 3})[0]
+    (folder / "sav_000001.mp4").write_bytes(b"no video")
+    assert "can be decoded" in faults(whole)[0]
+    (folder / "sav_000001.mp4").unlink()
+    assert faults(whole) == ["its video sav_000001.mp4 is missing"]
+    path.unlink()
+    with pytest.raises(LayoutError, match="no SA-V training video"):
+        open_layout("sav", tree.root, "train")
 
 
 def test_sav(tree):

@@ -57,7 +57,11 @@ def _clip(name: str, video: Path, masks: Path, *, per_object: bool) -> Clip:
     stems = {path.stem for path in frames}
     if per_object:
         known = sorted({path.stem for folder in subfolders(masks) for path in (masks / folder).glob("*.png")} & stems)
+        if not known and files(masks):
+            raise LayoutError(f"{masks} holds masks, not a folder per object", fix="Leave out --per_obj_png_file")
         return Clip(name, tuple(frames), annotations=dict.fromkeys(known, masks), mask_kind="objects", void=None)
     found = {path.stem: path for path in sorted(masks.glob("*.png")) if path.stem in stems}
+    if not found and subfolders(masks) and not files(masks):
+        raise LayoutError(f"{masks} holds folders, not masks", fix="Add --per_obj_png_file if they are one per object")
     # Void is not known to the original: 255 is an object like any other.
     return Clip(name, tuple(frames), annotations=found, void=None)

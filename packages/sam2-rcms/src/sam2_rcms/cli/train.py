@@ -23,7 +23,7 @@ _PATH = click.Path(path_type=Path)
     "-c", "--config", metavar="NAME|FILE", required=True, help=f"{', '.join(PRESETS)}; a YAML file, also one of the original."
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set one value, such as optimizer.base_lr=1e-5.")
-@click.option("--data", type=_PATH, metavar="ROOT", help="Training set: MOSEv2, DAVIS, YouTube-VOS, LVOS or a folder of clips.")
+@click.option("--data", type=_PATH, metavar="ROOT", help="Training set: MOSEv2, SA-V, DAVIS, YouTube-VOS, LVOS or a folder.")
 @click.option("--layout", metavar="NAME", help="Its layout [default: found out].")
 @click.option("--split", metavar="NAME", help="Its split [default: train].")
 @click.option("--img-folder", "--img_folder", type=_PATH, help="In place of --data: <clip>/<frame>.jpg, with --gt-folder.")
@@ -33,6 +33,11 @@ _PATH = click.Path(path_type=Path)
 @click.option("--resume-from", "--resume_from", type=_PATH, help="Checkpoint of another folder to go on from.")
 @click.option("--steps", type=click.IntRange(1), help="Steps in place of the configuration's epochs.")
 @click.option("--num-gpus", "--num_gpus", type=click.IntRange(1), help="Ranks to start on this machine; or start with torchrun.")
+@click.option("--use-cluster", "--use_cluster", type=click.Choice(["0", "1"]), hidden=True, help="1 is refused: see --num-nodes.")
+@click.option("--num-nodes", "--num_nodes", type=click.IntRange(1), hidden=True, help="Above 1 is refused: see README.")
+@click.option("--partition", hidden=True, help="Refused, as the other options of the original for SLURM.")
+@click.option("--account", hidden=True, help="As --partition.")
+@click.option("--qos", hidden=True, help="As --partition.")
 @click.option("--picture-every", type=click.IntRange(1), default=500, show_default=True, help="Steps between pictures.")
 @click.option("--print-config", is_flag=True, help="Print the resolved configuration as YAML and stop.")
 @training_options
@@ -43,6 +48,7 @@ def command(**options: Any) -> None:
 
     Example: sam2-rcms train -c b+_stage2 --data MOSEv2 --weights saves/stage1/model.pt -o saves/stage2
     """
+    _refuse_cluster(options)
     config = _configuration(options)
     if options["print_config"]:
         import yaml
@@ -59,6 +65,18 @@ def command(**options: Any) -> None:
 for _parameter in command.params:
     if isinstance(_parameter, click.Option) and _parameter.name in ("accumulate", "num_workers"):
         _parameter.default, _parameter.show_default = None, "the configuration's"
+
+
+def _refuse_cluster(options: dict[str, Any]) -> None:
+    """Refuse the original's options that submit a SLURM job; its values for a run on this machine are allowed."""
+    asked = [f"--{name}" for name in ("partition", "account", "qos") if options.pop(name) is not None]
+    asked += ["--use-cluster"] if options.pop("use_cluster") == "1" else []
+    asked += ["--num-nodes"] if (options.pop("num_nodes") or 1) > 1 else []
+    if asked:
+        raise UsageError(
+            f"{', '.join(asked)}: this command does not submit SLURM jobs",
+            fix="Start it with torchrun under srun on every node of your own job, as the README shows",
+        )
 
 
 def _configuration(options: dict[str, Any]) -> TrainConfig:

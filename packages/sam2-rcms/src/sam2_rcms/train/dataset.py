@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from sam2_rcms.train.transform import ClipFrames, Draws, apply_transforms
 from vos_core.data.layout import detect_layout, open_layout
 from vos_core.data.listing import Findings, listed_clip, read_lines, subfolders
 from vos_core.errors import FrameError, LayoutError, MaskError, UsageError
-from vos_core.io.frames import read_image
-from vos_core.io.masks import read_clip_mask
+from vos_core.io.frames import EndOfFrames, VideoFile, read_image
+from vos_core.io.masks import present_ids, read_clip_mask, read_clip_objects
 from vos_core.training.batches import Mixture
-from vos_core.types import Clip, LabelMap
+from vos_core.types import BinaryMask, Clip, RgbImage
 
 VIDEO_TRIES = 100
 """Other videos that are tried where one gives no clip."""
@@ -78,7 +79,7 @@ class VideoClips:
         multiplier: float = 1.0,
         where: str,
     ) -> None:
-        self.clips = [(clip, names) for clip in clips if (names := annotated_names(clip))]
+        self.clips = [clip for clip in clips if clip.annotations]
         if not self.clips:
             raise LayoutError(f"{where} has no clip with masks", fix="Give a training split with its masks")
         self.sampler, self.transforms, self.multiplier, self.where = sampler, tuple(transforms), multiplier, where
@@ -98,7 +99,7 @@ class VideoClips:
         which = self._video(index, epoch)
         for _ in range(VIDEO_TRIES):
             try:
-                clip = self._loaded(*self.clips[which], draws.python)
+                clip = self._loaded(self.clips[which], draws.python)
             except SampleError as error:
                 why = error
                 which = draws.python.randrange(0, len(self.clips))
@@ -115,17 +116,20 @@ class VideoClips:
             return count
         return int(np.random.default_rng(epoch).permutation(len(self.clips))[count])
 
-    def _loaded(self, clip: Clip, names: tuple[str, ...], rng: random.Random) -> ClipFrames:
-        @functools.cache
-        def labels(index: int) -> LabelMap:
-            return read_clip_mask(clip, names[index])
+    def _loaded(self, clip: Clip, rng: random.Random) -> ClipFrames:
+        names = annotated_names(clip)
 
-        chosen = self.sampler.draw(len(names), lambda index: first_seen_order(labels(index)), rng)
+        @functools.cache
+        def objects(index: int) -> Mapping[int, BinaryMask]:
+            return seen_objects(clip, names[index])
+
+        chosen = self.sampler.draw(len(names), lambda index: list(objects(index)), rng)
         if not chosen.objects:
             raise SampleError(f"video {clip.name}: no object is visible in the first frame of the drawn clip")
-        paths = {path.stem: path for path in clip.frames}
-        images = {index: Image.fromarray(read_image(paths[names[index]])) for index in set(chosen.frames)}
-        masks = {index: object_masks(labels(index), chosen.objects) for index in set(chosen.frames)}
+        shown = sorted(set(chosen.frames))
+        found = zip(shown, read_frames(clip, [names[index] for index in shown]), strict=True)
+        images = {index: Image.fromarray(rgb) for index, rgb in found}
+        masks = {index: object_masks(objects(index), chosen.objects, images[index]) for index in shown}
         sizes = {image.size for image in images.values()}
         if len(sizes) > 1:
             raise FrameError(f"video {clip.name} has frames of different sizes", expected="one size", fix="Leave the video out")
@@ -140,18 +144,45 @@ class VideoClips:
 
 def annotated_names(clip: Clip) -> tuple[str, ...]:
     """Return the names of the frames that have a mask, in time order."""
+    if clip.video is not None:
+        return tuple(sorted(clip.annotations))
     return tuple(path.stem for path in clip.frames if path.stem in clip.annotations)
 
 
-def first_seen_order(labels: LabelMap) -> list[int]:
-    """Return the object ids of a label map in the order of their first pixel, row by row."""
-    ids, first = np.unique(labels, return_index=True)
-    return [int(ids[i]) for i in np.argsort(first) if ids[i] != 0]
+def seen_objects(clip: Clip, frame_name: str) -> dict[int, BinaryMask]:
+    """Return the masks of a frame that are not empty, by object id, in the order of their first pixel, row by row."""
+    if clip.mask_kind == "objects":
+        found = {object_id: mask for object_id, mask in read_clip_objects(clip, frame_name).items() if mask.any()}
+    else:
+        labels = read_clip_mask(clip, frame_name)
+        found = {int(object_id): labels == object_id for object_id in present_ids(labels)}
+    return dict(sorted(found.items(), key=lambda item: int(item[1].argmax())))
 
 
-def object_masks(labels: LabelMap, objects: Sequence[int]) -> Tensor:
-    """Return uint8 `(N, H, W)` of 0 and 1, all 0 where an object is absent."""
-    return torch.from_numpy(np.stack([labels == object_id for object_id in objects]).astype(np.uint8))
+def object_masks(found: Mapping[int, BinaryMask], objects: Sequence[int], image: Image.Image) -> Tensor:
+    """Return uint8 `(N, H, W)` of 0 and 1, all 0 where an object is absent; the size of `image` where all are."""
+    shape = next((mask.shape for mask in found.values()), (image.height, image.width))
+    empty = np.zeros(shape, np.bool_)
+    return torch.from_numpy(np.stack([found.get(object_id, empty) for object_id in objects]).astype(np.uint8))
+
+
+def read_frames(clip: Clip, names: Sequence[str]) -> list[RgbImage]:
+    """Return the frames called `names`, in time order, decoded from image files or from the clip's video.
+
+    Raises:
+        FrameError: a frame cannot be read, or the video ends before it.
+    """
+    if clip.video is None:
+        paths = {path.stem: path for path in clip.frames}
+        return [read_image(paths[name]) for name in names]
+    with contextlib.closing(VideoFile(clip.video)) as video:
+        try:
+            return [video.read(int(name)).rgb for name in names]
+        except EndOfFrames as error:
+            raise FrameError(
+                f"masks of clip '{clip.name}' name the frames {names[0]} to {names[-1]}, but {error}",
+                fix="Copy video and masks from the data set again",
+            ) from error
 
 
 def build_sampler(config: SamplerConfig) -> ClipSampler:

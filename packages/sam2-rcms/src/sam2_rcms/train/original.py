@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ def training_values(values: Mapping[str, Any], *, source: str) -> dict[str, Any]
     """Return `TrainConfig` fields that a resolved original file sets; what it does not mention keeps its default.
 
     Taken are model, sampler, data folders, transforms, losses, optimiser, schedule, precision, seed and start weights. Folders
-    for logs, launchers and classes of the original's trainer have no counterpart and are left out.
+    for logs, launchers and classes of the original's trainer have no counterpart and are left out; a launcher for several
+    GPUs or for SLURM with a warning, since a run of one rank takes smaller steps.
 
     Args:
         values: from `sam2_rcms.hydra.read_original`.
@@ -28,6 +30,7 @@ def training_values(values: Mapping[str, Any], *, source: str) -> dict[str, Any]
     model = next(groups(values, "SAM2Train"), None)
     if model is None:
         raise ConfigError(f"{source} has no group of class SAM2Train", expected="a training file of the original")
+    _warn_of_launcher(values, source)
     scratch = values.get("scratch") or {}
     trainer = values.get("trainer") or {}
     found: dict[str, Any] = {
@@ -54,6 +57,18 @@ def training_values(values: Mapping[str, Any], *, source: str) -> dict[str, Any]
         "precision": _precision((trainer.get("optim") or {}).get("amp") or {}),
     }
     return {**found, **{key: value for key, value in plain.items() if value is not None}}
+
+
+def _warn_of_launcher(values: Mapping[str, Any], source: str) -> None:
+    launcher, cluster = values.get("launcher") or {}, values.get("submitit") or {}
+    nodes, gpus = launcher.get("num_nodes", 1), launcher.get("gpus_per_node", 1)
+    asked = [f"{nodes} x {gpus} GPUs (launcher)"] if (nodes, gpus) != (1, 1) else []
+    asked += ["SLURM jobs (submitit)"] if cluster.get("use_cluster") else []
+    if asked:
+        warnings.warn(
+            f"{source} asks for {' and '.join(asked)}, which is not taken from the file: pass --num-gpus, or start with torchrun",
+            stacklevel=2,
+        )
 
 
 def _some(group: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "youtube-vos": ("youtube_vos", "YouTube-VOS 2018 and 2019: train, train_480p, valid, test"),
     "lvos": ("lvos", "LVOS v1 and v2: train, valid, test"),
     "vost": ("vost", "VOST: train, val, test"),
-    "sav": ("sav", "SA-V: val, test"),
+    "sav": ("sav", "SA-V: val, test, train, train_auto"),
     "davis-c": ("davis_c", "DAVIS-C: corrupted frames of the DAVIS 2017 val split"),
     "long-videos": ("long_videos", "Long Videos: val"),
     "davis": ("davis", "DAVIS 2016, 2017, unsupervised and DAVIS_480_880: train, val, trainval, test-dev, test-challenge"),
@@ -178,14 +178,12 @@ def first_annotation_table(clip: Clip) -> dict[int, int]:
 
 
 def _ids_in(clip: Clip, name: str) -> list[int]:
-    from vos_core.io.masks import present_ids, read_clip_mask, read_object_masks
+    from vos_core.io.masks import present_ids, read_clip_mask, read_clip_objects
 
     if clip.mask_kind != "objects":
         return [int(object_id) for object_id in present_ids(read_clip_mask(clip, name))]
-    folder = clip.annotations[name]
-    # Each object alone, since a label map loses those that others cover; ids are those of `read_clip_mask`.
-    shift = int(any(place.name.isdigit() and int(place.name) == 0 for place in folder.iterdir()))
-    return [object_id + shift for object_id, mask in read_object_masks(folder, name).items() if mask.any()]
+    # Each object alone, since a label map loses those that others cover.
+    return [object_id for object_id, mask in read_clip_objects(clip, name).items() if mask.any()]
 
 
 def open_layout(

@@ -1,4 +1,4 @@
-"""SA-V val and test: 24 fps frames, masks at 6 fps with one folder of binary PNGs an object."""
+"""SA-V: val and test are 24 fps frames with masks at 6 fps, a folder of binary PNGs an object; train is mp4 with JSON files."""
 
 from __future__ import annotations
 
@@ -6,35 +6,40 @@ from pathlib import Path
 
 from vos_core.data.layout import VideoSet
 from vos_core.data.listing import Findings, choose_split, files, first_folder, listed_clip, read_lines, some_of, subfolders
+from vos_core.data.sav_train import KINDS, check_masklets, find_videos, train_clips
 from vos_core.errors import LayoutError
 from vos_core.types import Clip
 
-SPLITS = ("val", "test")
+SPLITS = ("val", "test", *KINDS)
 COUNTS = {"val": 155, "test": 150}
 STEP = 4
 """Annotated frames are every fourth of the 24 fps ones."""
 
 
 def detect(root: Path) -> bool:
-    """Return whether `root`, or a split below it, has 24 fps frames."""
-    return any((base / "JPEGImages_24fps").is_dir() for base in (root, *(root / f"sav_{split}" for split in SPLITS)))
+    """Return whether `root`, or a split below it, has 24 fps frames or training videos with masklets."""
+    frames = any((base / "JPEGImages_24fps").is_dir() for base in (root, *(root / f"sav_{split}" for split in COUNTS)))
+    return frames or find_videos(root) is not None
 
 
 def open_set(root: Path, split: str | None = None) -> VideoSet:
     """Return an SA-V split (default `val`).
 
     Args:
-        root: holds `sav_val`, `sav_test`, or is one of them.
-        split: one of `SPLITS`.
+        root: holds `sav_val`, `sav_test`, `sav_train`, or is one of them.
+        split: one of `SPLITS`; `train` has the manual masklets of the training videos, `train_auto` the automatic ones.
 
     Raises:
         UsageError: another split.
-        LayoutError: the frames are absent.
+        LayoutError: the frames or videos are absent.
     """
     split = choose_split(split, SPLITS, layout="sav", default="val")
+    findings = Findings()
+    if split in KINDS:
+        trained = tuple(train_clips(root, split, findings))
+        return VideoSet(f"sav-{split}", "sav", root, split, trained, problems=tuple(findings.problems))
     places = [root / f"sav_{split}" / "JPEGImages_24fps", root / split / "JPEGImages_24fps", root / "JPEGImages_24fps"]
     base = first_folder(places, root=root, what=f"24 fps frames of split {split}").parent
-    findings = Findings()
     clips = []
     for name in _names(base, split, findings):
         clip = listed_clip(
@@ -44,6 +49,11 @@ def open_set(root: Path, split: str | None = None) -> VideoSet:
             clips.append(_annotated(clip, base / "Annotations_6fps" / name, findings))
     findings.count(base, found=len(clips), official=COUNTS[split])
     return VideoSet(f"sav-{split}", "sav", root, split, tuple(clips), problems=tuple(findings.problems))
+
+
+def check_clip(clip: Clip, root: Path, findings: Findings) -> None:
+    """Note faults of a training video and its masklets; `root` is not needed."""
+    check_masklets(clip, findings)
 
 
 def object_folders(clip: Clip) -> tuple[Path, ...]:

@@ -16,6 +16,7 @@ from vos_core.io.labels import dense_ids, merge_objects, nearest_resize, origina
 from vos_core.io.palette import DAVIS_PALETTE, Palette
 from vos_core.io.picture import labels_by_colour, refuse_soft_edges
 from vos_core.io.png import GREY, INDEXED, encode_png, png_header, read_indices
+from vos_core.io.sav_json import read_clip_json, read_json_masks
 from vos_core.types import BinaryMask, Clip, LabelMap
 
 __all__ = [
@@ -108,7 +109,7 @@ def read_object_masks(folder: Path, frame_name: str, *, size: Size | None = None
 def read_clip_mask(clip: Clip, frame_name: str, size: Size | None = None) -> LabelMap:
     """Return the annotation of a frame as the clip says it is to be read; void becomes background.
 
-    Object folders count from 0 in SA-V; if one is called 0, all ids are one higher than their folders.
+    Objects count from 0 in SA-V; if one is called 0, all ids are one higher than in the data set.
 
     Raises:
         MaskError: there is no annotation for the frame, or it cannot be read.
@@ -125,7 +126,7 @@ def read_clip_mask(clip: Clip, frame_name: str, size: Size | None = None) -> Lab
 
 
 def read_clip_objects(clip: Clip, frame_name: str, size: Size | None = None) -> dict[int, BinaryMask]:
-    """Return the masks of a frame of a clip of object folders, by the ids that `read_clip_mask` gives; overlaps are kept.
+    """Return the masks of a frame of a clip of the kind `objects`, by the ids that `read_clip_mask` gives; overlaps are kept.
 
     Raises:
         MaskError: there is no annotation for the frame, or it cannot be read.
@@ -133,13 +134,21 @@ def read_clip_objects(clip: Clip, frame_name: str, size: Size | None = None) -> 
     path = clip.annotations.get(frame_name)
     if path is None:
         raise MaskError(f"clip '{clip.name}' has no mask for frame {frame_name}")
-    shift = object_folder_shift(path)
-    return {object_id + shift: mask for object_id, mask in read_object_masks(path, frame_name, size=size).items()}
+    shift = object_id_shift(path)
+    if path.is_dir():
+        found = read_object_masks(path, frame_name, size=size)
+    else:
+        found = read_json_masks(path, frame_name)
+        if size is not None and (shape := next(iter(found.values())).shape) != size:
+            raise MaskError(f"masks of {path} are {shape[1]}x{shape[0]}", expected=f"{size[1]}x{size[0]}")
+    return {object_id + shift: mask for object_id, mask in found.items()}
 
 
-def object_folder_shift(folder: Path) -> int:
-    """Return by how much ids exceed the numbers of object folders: 1 if one is called 0, else 0."""
-    return int(any(place.name.isdigit() and int(place.name) == 0 for place in folder.iterdir()))
+def object_id_shift(place: Path) -> int:
+    """Return by how much ids exceed those of a folder of object folders or of a JSON file: 1 if one of them is 0, else 0."""
+    if place.is_dir():
+        return int(any(folder.name.isdigit() and int(folder.name) == 0 for folder in place.iterdir()))
+    return int(0 in read_clip_json(place).ids)
 
 
 def write_mask(

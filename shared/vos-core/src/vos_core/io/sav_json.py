@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ import numpy as np
 
 from vos_core.errors import MaskError
 from vos_core.io.atomic import write_text
-from vos_core.io.rle import Rle, area, counts_of, size_of
+from vos_core.io.rle import Rle, area, counts_of, decode, size_of
+from vos_core.types import BinaryMask
 
 SAV_FPS = 24.0
 SAV_EVERY = 4
@@ -68,6 +70,34 @@ def read_rle_json(path: Path) -> RleClip:
         raise MaskError(f"mask file {path} has a value that cannot be read: {error!r}") from error
     except MaskError as error:
         raise MaskError(f"mask file {path}: {error.found}", expected=error.expected, fix=error.fix) from error
+
+
+def read_clip_json(path: Path) -> RleClip:
+    """Return the masks of a JSON file as `read_rle_json` does; the last few files stay in memory, for reading frame by frame."""
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0  # the reader says what is wrong
+    return _kept(path, changed)
+
+
+@functools.lru_cache(maxsize=4)
+def _kept(path: Path, changed: int) -> RleClip:
+    return read_rle_json(path)
+
+
+def read_json_masks(path: Path, frame_name: str) -> dict[int, BinaryMask]:
+    """Return the masks of one frame of a JSON file by the file's ids, all False where an object is absent.
+
+    Raises:
+        MaskError: the file cannot be read, or has no such frame.
+    """
+    clip = read_clip_json(path)
+    if frame_name not in clip.frames:
+        raise MaskError(f"mask file {path} has no frame {frame_name}", expected=f"one of {clip.frames[0]} to {clip.frames[-1]}")
+    row = clip.masks[clip.frames.index(frame_name)]
+    empty = np.zeros(clip.size, np.bool_)
+    return {object_id: empty if rle is None else decode(rle) for object_id, rle in zip(clip.ids, row, strict=True)}
 
 
 def write_rle_json(path: Path, clip: RleClip, *, form: Literal["sav", "masks", "list"] = "sav") -> None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from vos_core.errors import MaskError, OutputError
 from vos_core.io.atomic import output_error, write_bytes
-from vos_core.io.masks import object_folder_shift, write_mask
+from vos_core.io.masks import object_id_shift, write_mask
 from vos_core.types import Clip, Frame, FrameResult, LabelMap
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ class ObjectMaskSink:
         self._names: list[str] = []
         self._known: set[int] = set()
         own = next(iter(clip.annotations.values()), None) if clip.mask_kind == "objects" else None
-        self._shift = 0 if own is None or not own.is_dir() else object_folder_shift(own)
+        self._shift = 0 if own is None or not own.exists() else object_id_shift(own)
         try:
             for leftover in folder.glob("[0-9]*/*.png"):
                 leftover.unlink()

@@ -151,5 +151,6 @@ def _explained(path: Path, start: bytes, error: Exception) -> WeightsError:
             expected="tensors and plain values only",
             fix="Get it from its authors as a state dict or safetensors file",
         )
-    first_line = next(iter(text.splitlines()), "")[:200]
-    return WeightsError(f"weights file {path} cannot be read ({type(error).__name__}: {first_line})", fix=again)
+    # Only the first sentence: torch's next ones advise to load without weights_only, which would run what the file holds.
+    sentence = next(iter(text.splitlines()), "").split(". ")[0][:200]
+    return WeightsError(f"weights file {path} cannot be read ({type(error).__name__}: {sentence})", fix=again)
