@@ -16,10 +16,12 @@ from click.testing import CliRunner
 
 from rsp_pretrain.cli import main
 from rsp_pretrain.model import RSP
-from rsp_pretrain.robot.clone import CloneConfig, summary
+from rsp_pretrain.probe.embedding import CortexTransform, Embedder
+from rsp_pretrain.robot.clone import CloneConfig, EmbeddingPolicy, clone, demo_vectors, summary
 from rsp_pretrain.robot.demos import Episode, read_demos, write_demos
 from rsp_pretrain.robot.environments import choose_expert, feel, open_environment
 from rsp_pretrain.robot.policy import ClonePolicy, shuffled, train_epoch
+from rsp_pretrain.robot.rollout import demonstrate, roll_out
 from rsp_pretrain.robot.tasks import TASKS
 from vos_core.errors import LayoutError, UsageError
 
@@ -174,3 +176,118 @@ def test_environments_and_experts_that_are_none(tmp_path: Path) -> None:
     environment = open_environment(POINT)
     assert environment.render().shape == (64, 64, 3)
     environment.close()
+
+
+class Line:
+    """A point on a line to be pushed to a mark: an environment that needs nothing, with what the probe uses of gymnasium's."""
+
+    action_space = type("Box", (), {"shape": (1,)})
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    @property
+    def unwrapped(self) -> Line:
+        return self
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        self.place, self.goal = np.random.default_rng(seed).random(2)
+        self.steps = 0
+        return self.seen(), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.place = float(np.clip(self.place + 0.1 * np.clip(action[0], -1, 1), 0, 1))
+        self.steps += 1
+        distance = abs(self.place - self.goal)
+        return self.seen(), -distance, distance < 0.03, self.steps == 20, {"success": distance < 0.03}
+
+    def render(self) -> np.ndarray:
+        picture = np.full((16, 16, 3), 30, np.uint8)
+        picture[:8, min(15, int(16 * self.place))] = (255, 0, 0)
+        picture[8:, min(15, int(16 * self.goal))] = (0, 255, 0)
+        return picture
+
+    def seen(self) -> np.ndarray:
+        return np.array([self.place, self.goal], np.float32)
+
+
+def towards(environment: Line, observation: np.ndarray) -> np.ndarray:
+    return np.clip((observation[1:] - observation[:1]) / 0.1, -1, 1)
+
+
+def test_an_episode_ends_by_success_by_the_limit_or_by_the_horizon() -> None:
+    line = Line()
+    reached = roll_out(line, lambda observation, picture: towards(line, observation), seed=3)
+    assert reached.success
+    assert reached.steps < 20
+    total, place = 0.0, line.reset(seed=3)[0][0]
+    for _ in range(reached.steps):
+        place += np.clip(line.goal - place, -0.1, 0.1)
+        total -= abs(place - line.goal)
+    assert reached.total == pytest.approx(total, abs=1e-5)
+    still = [roll_out(line, lambda observation, picture: np.zeros(1), seed=3, horizon=limit) for limit in (None, 4)]
+    assert [(one.success, one.steps) for one in still] == [(False, 20), (False, 4)]
+
+
+def test_a_demonstration_holds_what_was_seen_before_each_action() -> None:
+    line = Line()
+    shown, went = demonstrate(line, towards, seed=3, proprio=1)
+    assert went.success
+    assert shown.images.shape == (went.steps, 16, 16, 3)
+    start, _ = line.reset(seed=3)
+    for image, action, felt in zip(shown.images, shown.actions, shown.proprio, strict=True):
+        np.testing.assert_array_equal(image, line.render())
+        np.testing.assert_allclose(felt, line.seen()[:1])
+        np.testing.assert_allclose(action, towards(line, line.seen()), atol=1e-6)
+        line.step(action)
+    assert start[0] != pytest.approx(line.place)
+
+
+def test_a_policy_gets_in_a_rollout_what_it_was_trained_on(tiny: Callable[..., RSP]) -> None:
+    line, embedder, transform = Line(), Embedder(tiny(), image_size=32), CortexTransform(resize=32, crop=32)
+    shown, _ = demonstrate(line, towards, seed=5, proprio=2)
+    config = CloneConfig(history=3, proprio=2, hidden=(4,))
+    vectors, actions = demo_vectors(embedder, [shown], transform, history=3)
+    policy = ClonePolicy(vectors.shape[1], 1, (4,))
+    given: list[torch.Tensor] = []
+    policy.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0][0]))
+    acting = EmbeddingPolicy(policy, embedder, transform, config)
+    for _ in range(2):  # the second episode must know nothing of the first
+        acting.reset()
+        observation, _ = line.reset(seed=5)
+        given.clear()
+        for action in actions.numpy():
+            assert acting(observation, line.render()).shape == (1,)
+            observation = line.step(action)[0]
+        torch.testing.assert_close(torch.stack(given), vectors, atol=1e-5, rtol=1e-5)
+
+
+def test_cloning_learns_the_task_keeps_what_is_done_and_refuses_what_does_not_fit(
+    tmp_path: Path, tiny: Callable[..., RSP]
+) -> None:
+    line, embedder, transform = Line(), Embedder(tiny(), image_size=32), CortexTransform(resize=32, crop=32)
+    shown = [demonstrate(line, towards, seed=seed, proprio=2)[0] for seed in range(30)]
+    config = CloneConfig(history=1, proprio=2, hidden=(32, 32), batch=32, lr=5e-3, epochs=30, every=15, rollouts=8)
+
+    def run(episodes: list[Episode], config: CloneConfig, seeds: tuple[int, ...] = (1, 2)) -> dict[str, Any]:
+        return clone(line, embedder, episodes, tmp_path, config, seeds=seeds, info={"env": "line"}, transform=transform)
+
+    table = run(shown, config)
+    assert table["mean"] >= 75  # one that stands still succeeds in 6 % of the episodes
+    assert table == json.loads((tmp_path / "probe.json").read_text())
+    for seed in ("1", "2"):
+        rows = json.loads((tmp_path / f"seed_{seed}.json").read_text())["evaluations"]
+        assert [row["epoch"] for row in rows] == [15, 30]
+        assert table["seeds"][seed] == max(row["success"] for row in rows)
+    before = (tmp_path / "seed_1.json").stat().st_mtime_ns
+    (tmp_path / "seed_2.json").unlink()
+    assert run(shown, config) == table  # the lost seed comes out as before
+    assert (tmp_path / "seed_1.json").stat().st_mtime_ns == before
+    wide = Episode(shown[0].images, np.zeros((len(shown[0].actions), 2), np.float32), shown[0].proprio)
+    for episodes, settings, message in (
+        ([wide], config, "2 actions, the environment 1"),
+        (shown, config.model_copy(update={"proprio": 1}), "2 numbers of state"),
+        (shown, config.model_copy(update={"lr": 0.1}), "other settings"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            run(episodes, settings)

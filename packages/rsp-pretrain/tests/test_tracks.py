@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,44 @@ def test_a_jhmdb_clip_that_fails_is_named_and_the_other_scored(tmp_path: Path, w
     missing = RUN(main, base)
     assert missing.exit_code == 2
     assert "--output" in missing.output
+
+
+def test_processes_change_nothing_and_one_clip_of_theirs_may_fail(tmp_path: Path, weights: str) -> None:
+    root = tmp_path / "VIP"
+    write_vip(root)
+    (root / "Images" / "videos2" / "9.jpg").write_bytes(b"torn")
+    base = ["vip", "--root", str(root), "--weights", weights, "--size", "64,96", "--threads", "1"]
+    for processes in ("1", "2"):
+        done = RUN(main, [*base, "--output", str(tmp_path / processes), "--processes", processes])
+        assert done.exit_code == 1
+        assert "9.jpg is damaged" in done.stderr
+    alone, two = (json.loads((tmp_path / n / "run.json").read_text()) for n in ("1", "2"))
+    assert [clip["status"] for clip in two["clips"]] == ["done", "failed"]
+    assert two["scores"] == alone["scores"]
+    for name in ("8.png", "9.png", "10.png"):
+        assert (tmp_path / "1" / "videos1" / name).read_bytes() == (tmp_path / "2" / "videos1" / name).read_bytes()
+
+
+def test_what_jhmdb_sends_to_a_process_makes_a_worker(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import rsp_pretrain.probe.session as session
+    from vos_core.run.pool import run_here
+
+    root = tmp_path / "JHMDB"
+    write_jhmdb(root)
+    asked = []
+
+    def run_processes(start: Any, clips: Any, *, processes: int, **named: Any) -> None:
+        asked.append(processes)
+        run_here(pickle.loads(pickle.dumps(start))(1), clips, **named)
+
+    monkeypatch.setattr(session, "run_processes", run_processes)
+    words = ["jhmdb", "--root", str(root), "--weights", weights, "--size", "64,96", "--topk", "2", "-n", "3"]
+    done = RUN(main, [*words, "--output", str(tmp_path / "out"), "--json"])
+    assert done.exit_code == 0, done.output
+    assert asked == [3]
+    assert json.loads(done.stdout)["scores"]["PCK@0.2"] == 100
+    assert RUN(main, [*words, "--output", str(tmp_path / "out")]).exit_code == 0
+    assert asked == [3]  # all was done, so no process was started
 
 
 def test_a_list_with_foreign_folders(tmp_path: Path, weights: str) -> None:

@@ -78,6 +78,9 @@ def test_command(tmp_path: Path, clip: Path, tiny: Callable[..., RSP]) -> None:
     page = (out / "index.html").read_text()
     assert page.count("data:image/png;base64") == 7
     assert "posterior" in page
+    assert "frame 2 later" in page
+    assert "One row a frame: 00000, 00002" in page  # from the last one there is no frame 2 later
+    assert "clip, 5 frames. Written" in page
     with Image.open(out / "reconstruction.png") as picture:
         assert picture.size == (6 * 64, 2 * 64)
     with Image.open(out / "features_00000.png") as picture:
@@ -110,3 +113,12 @@ def test_an_encoder_alone_has_no_reconstructions(tmp_path: Path, clip: Path, tin
         refused = RUN(main, [*base, *arguments])
         assert refused.exit_code in (1, 2)
         assert message in refused.output
+
+
+def test_a_page_of_untrained_weights_says_so(tmp_path: Path, clip: Path) -> None:
+    base = ["visualize", str(clip / "00000.png"), "--weights", "random", "--variant", "rsp_vit_small_patch16", "--size", "32,32"]
+    done = RUN(main, [*base, "--show", "features", "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<h1>Untrained encoder on 00000.png</h1>" in page
+    assert "00000.png, 1 frame. Untrained weights" in page

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,9 +11,9 @@ from vos_core.baseline.copy import METHOD as COPY
 from vos_core.baseline.flow import METHOD as FLOW
 from vos_core.baseline.flow import FlowSegmenter
 from vos_core.contract import BuildRequest, MethodInfo
-from vos_core.errors import ConfigError, MissingExtraError, UsageError
+from vos_core.errors import ConfigError, MissingExtraError, OutputError, UsageError
 from vos_core.run import device
-from vos_core.run.pool import rank_share, torchrun_rank, worker_device
+from vos_core.run.pool import _serve, rank_share, torchrun_rank, worker_device
 from vos_core.run.record import read_run
 from vos_core.run.runner import run_method
 
@@ -80,6 +82,25 @@ def test_a_worker_that_dies_fails_its_clip_and_is_replaced(make_clip, tmp_path: 
 def test_workers_that_cannot_build_the_method_end_the_run(make_clip, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean"):
         run_method(FLOW, [make_clip("a"), make_clip("b")], output=tmp_path / "out", processes=2, options={"presett": 1})
+
+
+class Full:
+    """A worker whose disk is full."""
+
+    def run(self, clip, on_frame=None):
+        raise OutputError("no space is left")
+
+
+def test_what_no_further_clip_would_escape_reaches_the_parent(make_clip) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    mine, theirs = multiprocessing.Pipe()
+    mine.send(make_clip("a"))
+    try:
+        _serve(lambda index: Full(), 0, theirs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert mine.recv() == "ready"
+    assert isinstance(mine.recv(), OutputError)
 
 
 def test_ray_names_its_extra_where_it_is_absent(make_clip, tmp_path: Path) -> None:

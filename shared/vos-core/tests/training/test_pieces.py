@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+import itertools
 import math
+import multiprocessing
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,22 +170,60 @@ def test_batches_depend_on_the_position_alone() -> None:
 
 ROWS_MODULE = """
 class Rows:
+    def __init__(self, fault=None, log=None):
+        self.fault, self.log = fault, log
+
     def __len__(self):
         return 11
 
     def draw(self, index, *, epoch, rng):
+        if self.log is not None:
+            with self.log.open("a") as file:
+                file.write(f"{index}\\n")
+        if index == self.fault:
+            raise ValueError(f"row {index} is torn")
         return index, float(rng.random())
 """
 
 
-def test_workers_do_not_change_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def rows_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "rows_for_workers.py").write_text(ROWS_MODULE)  # a worker process must be able to import its data set
     monkeypatch.syspath_prepend(tmp_path)
-    rows = importlib.import_module("rows_for_workers").Rows()
-    here, there = (batch_stream(rows, BatchPlan(11, 2), workers=workers) for workers in (0, 1))
-    for _ in range(4):
+    return importlib.import_module("rows_for_workers")
+
+
+def test_workers_and_prefetch_change_nothing_and_end_with_the_stream(rows_module: Any) -> None:
+    before = multiprocessing.active_children()
+    here = batch_stream(rows_module.Rows(), BatchPlan(11, 2))
+    there = batch_stream(rows_module.Rows(), BatchPlan(11, 2), workers=2, prefetch=3)
+    for _ in range(12):  # beyond two epochs, and more than the workers hold ready
         for a, b in zip(next(here), next(there), strict=True):
             assert torch.equal(a, b)
+    workers = [child for child in multiprocessing.active_children() if child not in before]
+    assert len(workers) == 2
+    del there
+    gc.collect()
+    for worker in workers:
+        worker.join(10)
+        assert not worker.is_alive()
+
+
+def test_a_worker_draws_just_as_far_ahead_as_asked_and_its_error_comes_in_its_turn(rows_module: Any, tmp_path: Path) -> None:
+    plan = BatchPlan(11, 2, seed=1)
+    order = [[int(row) for row in rows] for rows, _ in itertools.islice(batch_stream(rows_module.Rows(), plan), 3)]
+    fault, log = order[2][0], tmp_path / "drawn.txt"
+    stream = batch_stream(rows_module.Rows(fault, log), plan, workers=1, prefetch=2)
+    assert next(stream)[0].tolist() == order[0]
+    ahead = [*order[0], *order[1], fault]  # two batches ahead; the fault cut the second one short
+    deadline = time.monotonic() + 20
+    while len(log.read_text().split()) < len(ahead) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.2)
+    assert [int(row) for row in log.read_text().split()] == ahead
+    assert next(stream)[0].tolist() == order[1]
+    with pytest.raises(ValueError, match=f"row {fault} is torn"):
+        next(stream)
 
 
 def test_ranks_share_each_global_batch() -> None:

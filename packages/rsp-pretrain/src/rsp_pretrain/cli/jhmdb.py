@@ -28,6 +28,7 @@ _PATH = click.Path(path_type=Path)
 @encoder_options
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Keep clips that are done, or run all again.")
 @click.option("--overwrite", is_flag=True, help="Replace results in --output that other settings made.")
+@click.option("-n", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @json_option
 @click.pass_context
 def command(
@@ -42,6 +43,7 @@ def command(
     output: Path | None,
     resume: bool,
     overwrite: bool,
+    processes: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -80,5 +82,7 @@ def command(
     if loaded.report:
         click.echo(loaded.report, err=True)
     with CountBar("clip") as bar:
-        record = run_jhmdb(clips, output, loaded, config, resume=resume, overwrite=overwrite, on_clip=bar.reach)
+        record = run_jhmdb(
+            clips, output, loaded, config, resume=resume, overwrite=overwrite, processes=processes, on_clip=bar.reach
+        )
     print_run(context, record, as_json=as_json)

@@ -24,6 +24,7 @@ _PATH = click.Path(path_type=Path)
 @encoder_options
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Keep clips that are done, or run all again.")
 @click.option("--overwrite", is_flag=True, help="Replace results in --output that other settings made.")
+@click.option("-n", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Worker processes.")
 @json_option
 @click.pass_context
 def command(
@@ -36,6 +37,7 @@ def command(
     output: Path | None,
     resume: bool,
     overwrite: bool,
+    processes: int,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -69,5 +71,7 @@ def command(
     if loaded.report:
         click.echo(loaded.report, err=True)
     with CountBar("clip") as bar:
-        record = run_vip(clips, output, loaded, config, resume=resume, overwrite=overwrite, on_clip=bar.reach)
+        record = run_vip(
+            clips, output, loaded, config, resume=resume, overwrite=overwrite, processes=processes, on_clip=bar.reach
+        )
     print_run(context, record, as_json=as_json)

@@ -69,7 +69,8 @@ def command(
         loaded, whole = open_encoder(**chosen), False
     shows = wanted or [name for name in _SHOWS if (whole or name != "reconstruction") and (mask is not None or name != "masks")]
     settings = GalleryOptions(frames=frames, scale=parse_size(size), block=block, gap=gap, seed=options["seed"])
-    name = loaded.settings["weights"]["name"]
+    weights = loaded.settings["weights"]
+    note = "" if weights["trained"] else "Untrained weights (--weights random): these pictures test the machinery."
     with CountBar("picture") as bar:
         written = make_gallery(
             source,
@@ -77,7 +78,8 @@ def command(
             output,
             settings,
             shows=shows,  # type: ignore[arg-type] # checked above
-            title=f"{name} on {source.name}",
+            title=f"{weights['name'] if weights['trained'] else 'Untrained encoder'} on {source.name}",
+            note=note,
             mask=mask,
             on_picture=bar.advance,
         )
@@ -85,5 +87,5 @@ def command(
         print_json({"page": str(written[-1]), "pictures": [str(path) for path in written[:-1]], "weights": dict(loaded.settings)})
     else:
         click.echo(f"{len(written) - 1} pictures and {written[-1]}")
-    if not loaded.settings["weights"]["trained"]:
-        click.echo("Untrained weights (--weights random): these pictures test the machinery.", err=True)
+    if note:
+        click.echo(note, err=True)

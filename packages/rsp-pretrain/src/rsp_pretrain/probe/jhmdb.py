@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from vos_core.errors import LayoutError
 from vos_core.io.atomic import replacing
 from vos_core.run.device import synchronize
 from vos_core.run.memory import MemoryMeter
+from vos_core.run.worker import ClipOutcome
 from vos_core.types import Clip, ClipRecord, RunRecord
+
+_JOINTS = "joints"
 
 
 class PoseConfig(ContextConfig):
@@ -108,29 +112,27 @@ def propagate_pose(
     return pixels, features.frame_size
 
 
-def run_jhmdb(
-    clips: Sequence[PoseClip],
-    output: Path,
-    loaded: LoadedEncoder,
-    config: PoseConfig,
-    *,
-    resume: bool = True,
-    overwrite: bool = False,
-    on_clip: Callable[[int, int], object] | None = None,
-) -> RunRecord:
-    """Propagate and score clips; positions go to `<output>/<clip>.npz`.
+@dataclass(frozen=True, slots=True)
+class PoseTask:
+    """Propagates the joints of a clip, whose joint file is its annotation `joints`, and writes where they went.
 
-    Args, Raises: as `rsp_pretrain.probe.session.run_clips`. The scores are `PCK@0.1` ... `PCK@0.5`, 0-100.
+    Args:
+        output: positions go to `<output>/<clip>.npz`.
+        config: options.
     """
-    joints = {clip.name: clip.joints for clip in clips}
-    check_size(clips, config.size, loaded.encoder)
 
-    def work(clip: Clip) -> tuple[ClipRecord, int]:
+    output: Path
+    config: PoseConfig
+
+    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipOutcome:
+        """Return the clip's record."""
         begin, meter = time.perf_counter(), MemoryMeter(loaded.device)
-        truth = _joints_of(clip, joints[clip.name])
+        truth = _joints_of(clip)
         steps: list[float] = []
-        positions, size = propagate_pose(loaded.encoder, clip.frames, truth, config, dtype=loaded.dtype, on_frame=steps.append)
-        write_positions(output / f"{clip.name}.npz", positions, size, [path.stem for path in clip.frames])
+        positions, size = propagate_pose(
+            loaded.encoder, clip.frames, truth, self.config, dtype=loaded.dtype, on_frame=steps.append
+        )
+        write_positions(self.output / f"{clip.name}.npz", positions, size, [path.stem for path in clip.frames])
         record = ClipRecord(
             name=clip.name,
             status="done",
@@ -142,17 +144,35 @@ def run_jhmdb(
             step_seconds=tuple(steps),
             peak_memory_bytes=meter.peak_bytes(),
         )
-        return record, 0
+        return ClipOutcome(record)
+
+
+def run_jhmdb(
+    clips: Sequence[PoseClip],
+    output: Path,
+    loaded: LoadedEncoder,
+    config: PoseConfig,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    processes: int = 1,
+    on_clip: Callable[[int, int], object] | None = None,
+) -> RunRecord:
+    """Propagate and score clips; positions go to `<output>/<clip>.npz`.
+
+    Args, Raises: as `rsp_pretrain.probe.session.run_clips`. The scores are `PCK@0.1` ... `PCK@0.5`, 0-100.
+    """
+    check_size(clips, config.size, loaded.encoder)
 
     def score(done: Sequence[Clip]) -> Mapping[str, Any]:
         counted = PoseScore()
         for clip in done:
-            counted.add(_joints_of(clip, joints[clip.name]), read_positions(output / f"{clip.name}.npz"))
+            counted.add(_joints_of(clip), read_positions(output / f"{clip.name}.npz"))
         return {f"PCK@{threshold}": counted.pck(threshold) for threshold in THRESHOLDS}
 
     return run_clips(
-        [Clip(clip.name, frames=clip.frames, annotations={"joints": clip.joints}) for clip in clips],
-        work,
+        [Clip(clip.name, frames=clip.frames, annotations={_JOINTS: clip.joints}) for clip in clips],
+        PoseTask(output, config),
         output=output,
         loaded=loaded,
         options={"task": "jhmdb", **config.model_dump(mode="json", exclude={"batch"})},
@@ -160,6 +180,7 @@ def run_jhmdb(
         score=score,
         resume=resume,
         overwrite=overwrite,
+        processes=processes,
         on_clip=on_clip,
     )
 
@@ -183,7 +204,8 @@ def read_positions(path: Path) -> Points:
         raise LayoutError(f"joint positions {path} cannot be read ({error})", fix="Delete the file and run again") from error
 
 
-def _joints_of(clip: Clip, path: Path) -> Points:
+def _joints_of(clip: Clip) -> Points:
+    path = clip.annotations[_JOINTS]
     joints = read_joints(path)
     if joints.shape[2] != len(clip.frames):
         raise LayoutError(

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -16,11 +17,13 @@ from rsp_pretrain.model import Encoder, build_rsp
 from rsp_pretrain.segmenter import frozen
 from rsp_pretrain.weights import ANY_VIT, load_encoder, load_rsp
 from vos_core.contract import Precision
-from vos_core.errors import InterruptError, UsageError, VosError
+from vos_core.errors import InterruptError, OutputError, UsageError, VosError
 from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything, torch_dtype
+from vos_core.run.pool import Progress, interruptible, run_here, run_processes, worker_device
 from vos_core.run.record import RUN_FILE, describe_environment, write_run
 from vos_core.run.runner import choose_variant, choose_weights
 from vos_core.run.shards import DoneList
+from vos_core.run.worker import ClipOutcome
 from vos_core.types import Clip, ClipRecord, RunRecord
 
 _LOG = logging.getLogger(__name__)
@@ -36,6 +39,7 @@ class LoadedEncoder:
         device: torch device string.
         dtype: of its matrices.
         report: what was ignored in the checkpoint; empty for untrained weights.
+        opened_with: the arguments of `open_encoder` that gave it, so that another process can open it too.
     """
 
     encoder: Encoder
@@ -43,6 +47,15 @@ class LoadedEncoder:
     device: str
     dtype: torch.dtype
     report: str
+    opened_with: Mapping[str, Any]
+
+
+class ClipTask(Protocol):
+    """What a probe does with a clip; sent to other processes, so an instance of a module-level class."""
+
+    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipOutcome:
+        """Write the result of `clip` and return its record."""
+        ...
 
 
 def open_encoder(
@@ -94,7 +107,17 @@ def open_encoder(
         "seed": seed,
     }
     twin = frozen(encoder, device=torch.device(device), dtype=dtype)
-    return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report))
+    opened_with = {
+        "weights": weights,
+        "variant": variant,
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "seed": seed,
+        "whole": whole,
+        "norm_pix_loss": norm_pix_loss,
+    }
+    return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report), opened_with)
 
 
 def _whole(path: Path | None, variant: str | None, seed: int, norm_pix_loss: bool | None) -> tuple[Encoder, None]:
@@ -109,7 +132,7 @@ def _whole(path: Path | None, variant: str | None, seed: int, norm_pix_loss: boo
 
 def run_clips(
     clips: Sequence[Clip],
-    work: Callable[[Clip], tuple[ClipRecord, int]],
+    task: ClipTask,
     *,
     output: Path,
     loaded: LoadedEncoder,
@@ -118,13 +141,14 @@ def run_clips(
     score: Callable[[Sequence[Clip]], Mapping[str, Any]],
     resume: bool = True,
     overwrite: bool = False,
+    processes: int = 1,
     on_clip: Callable[[int, int], object] | None = None,
 ) -> RunRecord:
-    """Run `work` over `clips`, score those that are done, write `<output>/run.json` and return what it says.
+    """Run `task` over `clips`, score those that are done, write `<output>/run.json` and return what it says.
 
     Args:
         clips: of the data set.
-        work: writes the result of a clip and returns its record and the number of its mask files.
+        task: what is done with a clip.
         output: folder of results.
         loaded: the encoder.
         options: everything else that decides the results.
@@ -132,12 +156,13 @@ def run_clips(
         score: figures over the clips that are done.
         resume: False runs all clips again.
         overwrite: replace results in `output` that other settings made.
+        processes: workers, each with an encoder of its own; with CUDA they are dealt out over the devices.
         on_clip: called with (clips ended, clips in all).
 
     Raises:
         UsageError: no clips, or results of other settings in `output`.
         OutputError: `output` cannot be written.
-        InterruptError: stopped by Ctrl-C; finished clips are kept.
+        InterruptError: stopped by Ctrl-C or SIGTERM; finished clips are kept.
     """
     if not clips:
         raise UsageError("there is no clip to run over", fix="Check --root and --only")
@@ -165,17 +190,29 @@ def run_clips(
             write_run(whole, output / RUN_FILE, resume={"settings": done.settings, "clips": entries})
         return record
 
-    try:
-        for count, clip in enumerate(clips, 1):
-            kept = done.done(clip) if resume else None
-            if kept is None or not present(clip):
-                done.begin(clip)
-                kept, written = _guarded(work, clip)
-                if kept.status == "done":
-                    done.finish(clip, kept, written=written)
+    def finish(clip: Clip, found: ClipOutcome) -> None:
+        records[clip.name] = found.record
+        if found.record.status == "done":
+            done.finish(clip, found.record, written=found.written)
+
+    def advance(event: Progress) -> None:
+        if event.kind == "ended" and on_clip is not None:
+            on_clip(len(records), len(clips))
+
+    for clip in clips:
+        kept = done.done(clip) if resume else None
+        if kept is not None and present(clip):
             records[clip.name] = kept
-            if on_clip is not None:
-                on_clip(count, len(clips))
+    todo = [clip for clip in clips if clip.name not in records]
+    if on_clip is not None and records:
+        on_clip(len(records), len(clips))
+    try:
+        with interruptible():
+            if processes > 1 and len(todo) > 1:
+                start = partial(_open_worker, task, loaded.opened_with)
+                run_processes(start, todo, processes=processes, begin=done.begin, outcome=finish, progress=advance)
+            else:
+                run_here(_Worker(task, loaded), todo, begin=done.begin, outcome=finish, progress=advance)
     except KeyboardInterrupt:
         write(None)
         count = sum(record.status == "done" for record in records.values())
@@ -192,15 +229,24 @@ def record_json(record: RunRecord) -> dict[str, Any]:
     return asdict(record)
 
 
-def _guarded(work: Callable[[Clip], tuple[ClipRecord, int]], clip: Clip) -> tuple[ClipRecord, int]:
-    from vos_core.errors import OutputError
+class _Worker:
+    """Runs the clips of a probe with one encoder."""
 
-    try:
-        return work(clip)
-    except OutputError:
-        raise  # no further clip would escape it
-    except VosError as error:
-        return ClipRecord(clip.name, "failed", error=str(error)), 0
-    except Exception as error:  # noqa: BLE001 - one clip's failure must not stop the others
-        _LOG.exception("clip '%s' failed", clip.name)
-        return ClipRecord(clip.name, "failed", error=f"{type(error).__name__}: {error}"), 0
+    def __init__(self, task: ClipTask, loaded: LoadedEncoder) -> None:
+        self.task, self.loaded = task, loaded
+
+    def run(self, clip: Clip, on_frame: Callable[[int, int], None] | None = None) -> ClipOutcome:
+        """Return how `clip` went; only an interrupt and a full disk, which no further clip would escape, pass through."""
+        try:
+            return self.task(self.loaded, clip)
+        except OutputError:
+            raise
+        except VosError as error:
+            return ClipOutcome(ClipRecord(clip.name, "failed", error=str(error)))
+        except Exception as error:  # noqa: BLE001 - one clip's failure must not stop the others
+            _LOG.exception("clip '%s' failed", clip.name)
+            return ClipOutcome(ClipRecord(clip.name, "failed", error=f"{type(error).__name__}: {error}"))
+
+
+def _open_worker(task: ClipTask, opened_with: Mapping[str, Any], index: int) -> _Worker:
+    return _Worker(task, open_encoder(**{**opened_with, "device": worker_device(opened_with["device"], index)}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from vos_core.io.masks import read_clip_mask, read_mask, write_mask
 from vos_core.metrics import label_confusion, mean_iou_of
 from vos_core.run.device import synchronize
 from vos_core.run.memory import MemoryMeter
+from vos_core.run.worker import ClipOutcome
 from vos_core.types import Clip, ClipRecord, LabelMap, RunRecord
 
 
@@ -71,31 +73,28 @@ def propagate_parts(
         yield at_truth_size(parts_of(soft, first.ids, features.size), features.frame_size)
 
 
-def run_vip(
-    clips: Sequence[Clip],
-    output: Path,
-    loaded: LoadedEncoder,
-    config: PartConfig,
-    *,
-    resume: bool = True,
-    overwrite: bool = False,
-    on_clip: Callable[[int, int], object] | None = None,
-) -> RunRecord:
-    """Propagate and score clips; class ids go to `<output>/<clip>/<frame>.png` at the frames' size.
+@dataclass(frozen=True, slots=True)
+class PartTask:
+    """Propagates the parts of a clip and writes its masks.
 
-    Args, Raises: as `rsp_pretrain.probe.session.run_clips`. The scores are `mIoU` and the IoU of every class that occurs, 0-100.
+    Args:
+        output: class ids go to `<output>/<clip>/<frame>.png`.
+        config: options.
     """
-    check_size(clips, config.size, loaded.encoder)
 
-    def work(clip: Clip) -> tuple[ClipRecord, int]:
+    output: Path
+    config: PartConfig
+
+    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipOutcome:
+        """Return the clip's record and the number of its masks."""
         begin, meter = time.perf_counter(), MemoryMeter(loaded.device)
         steps: list[float] = []
         first = read_clip_mask(clip, clip.frames[0].stem)
-        parts = propagate_parts(loaded.encoder, clip.frames, first, config, dtype=loaded.dtype)
+        parts = propagate_parts(loaded.encoder, clip.frames, first, self.config, dtype=loaded.dtype)
         tick = time.perf_counter()
         for path, found in zip(clip.frames, parts, strict=True):
             steps.append(time.perf_counter() - tick)
-            write_mask(output / clip.name / f"{path.stem}.png", found)
+            write_mask(self.output / clip.name / f"{path.stem}.png", found)
             tick = time.perf_counter()
         record = ClipRecord(
             name=clip.name,
@@ -108,7 +107,25 @@ def run_vip(
             step_seconds=tuple(steps),
             peak_memory_bytes=meter.peak_bytes(),
         )
-        return record, len(clip.frames)
+        return ClipOutcome(record, len(clip.frames))
+
+
+def run_vip(
+    clips: Sequence[Clip],
+    output: Path,
+    loaded: LoadedEncoder,
+    config: PartConfig,
+    *,
+    resume: bool = True,
+    overwrite: bool = False,
+    processes: int = 1,
+    on_clip: Callable[[int, int], object] | None = None,
+) -> RunRecord:
+    """Propagate and score clips; class ids go to `<output>/<clip>/<frame>.png` at the frames' size.
+
+    Args, Raises: as `rsp_pretrain.probe.session.run_clips`. The scores are `mIoU` and the IoU of every class that occurs, 0-100.
+    """
+    check_size(clips, config.size, loaded.encoder)
 
     def score(done: Sequence[Clip]) -> Mapping[str, Any]:
         confusion = sum(
@@ -121,7 +138,7 @@ def run_vip(
 
     return run_clips(
         clips,
-        work,
+        PartTask(output, config),
         output=output,
         loaded=loaded,
         options={"task": "vip", **config.model_dump(mode="json", exclude={"batch"})},
@@ -129,6 +146,7 @@ def run_vip(
         score=score,
         resume=resume,
         overwrite=overwrite,
+        processes=processes,
         on_clip=on_clip,
     )
 

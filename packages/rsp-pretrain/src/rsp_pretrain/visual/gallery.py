@@ -64,6 +64,7 @@ def make_gallery(
     *,
     shows: Sequence[Show],
     title: str,
+    note: str = "",
     mask: Path | None = None,
     on_picture: Callable[[], object] | None = None,
 ) -> list[Path]:
@@ -76,6 +77,7 @@ def make_gallery(
         options: see `GalleryOptions`.
         shows: what to show, of `SHOWS`.
         title: heading of the page.
+        note: what a reader of the page must know first.
         mask: of the first frame, for `masks`.
         on_picture: called for each picture written.
 
@@ -115,12 +117,15 @@ def make_gallery(
             sections.append(_attention(encoder, shown, options, keep))
         if "reconstruction" in shows:
             assert isinstance(encoder, RSP)
-            later = [frames.read(min(index + options.gap, total - 1)) for index in chosen]
-            sections.append(_reconstructions(encoder, shown, later, options, keep))
+            gap = min(options.gap, total - 1)
+            starts = sorted({round(i) for i in np.linspace(0, total - 1 - gap, min(options.frames, total - gap))})
+            present, later = ([frames.read(index + step) for index in starts] for step in (0, gap))
+            sections.append(_reconstructions(encoder, present, later, gap, options, keep))
     if mask is not None and "masks" in shows:
         sections.append(_masks(source, mask, encoder, frozenset(chosen), options, keep))
     page = output / "index.html"
-    write_sheet(page, sections, title=title, lead=f"{source.name}, {total} frames", producer="rsp-pretrain visualize")
+    lead = " ".join(filter(None, (f"{source.name}, {total} frame{'s' if total > 1 else ''}.", note)))
+    write_sheet(page, sections, title=title, lead=lead, producer="rsp-pretrain visualize")
     return [*written, page]
 
 
@@ -169,7 +174,7 @@ def _attention(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions
 
 @torch.inference_mode()
 def _reconstructions(
-    network: RSP, shown: Sequence[Frame], later: Sequence[Frame], options: GalleryOptions, keep: Keep
+    network: RSP, shown: Sequence[Frame], later: Sequence[Frame], gap: int, options: GalleryOptions, keep: Keep
 ) -> Section:
     device = network.cls_token.device
     present, future = (
@@ -185,14 +190,15 @@ def _reconstructions(
     side = network.image_size
     whole = np.concatenate([grid[:, : 3 * side], guessed[:, 2 * side : 3 * side], grid[:, 3 * side :]], 1)
     text = (
-        f"From left to right: present frame, frame {options.gap} later, its prediction from the posterior's sample (which has "
+        f"From left to right: present frame, the frame {gap} later, its prediction from the posterior's sample (which has "
         "seen it noised), its prediction from the prior's sample (which has not), the later frame with patches hidden, and those "
         "reconstructed."
     )
     notes = [text]
+    rows = f"One row a frame: {', '.join(frame.name for frame in shown)}"
     if network.objective.norm_pix_loss:
         notes.append("This network predicts normalised patches: predictions get mean and deviation of the true patches back.")
-    return Section("Reconstruction", text=tuple(notes), pictures=(keep("reconstruction", whole, "One row a frame"),))
+    return Section("Reconstruction", text=tuple(notes), pictures=(keep("reconstruction", whole, rows),))
 
 
 def _masks(source: Path, mask: Path, encoder: Encoder, chosen: frozenset[int], options: GalleryOptions, keep: Keep) -> Section:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from vos_core.errors import UsageError, VosError
 from vos_core.extras import require
@@ -34,6 +34,18 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 OnOutcome = Callable[[Clip, ClipOutcome], None]
 OnBegin = Callable[[Clip], None]
+
+
+class ClipWorker(Protocol):
+    """Runs clips one after the other; `vos_core.run.worker.Worker` does for methods."""
+
+    def run(self, clip: Clip, on_frame: Callable[[int, int], None] | None = None) -> ClipOutcome:
+        """Return how `clip` went; an error in it becomes a failed record. A `VosError` that is raised ends the run."""
+        ...
+
+
+StartWorker = Callable[[int], ClipWorker]
+"""Makes worker number `index` of a run; sent to other processes, so a module-level function or a partial of one."""
 
 
 def torchrun_rank(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
@@ -68,9 +80,17 @@ def worker_device(device: str, worker: int) -> str:
     return f"cuda:{worker % torch.cuda.device_count()}"
 
 
-def run_here(job: Job, clips: Sequence[Clip], *, begin: OnBegin, outcome: OnOutcome, progress: OnProgress) -> None:
+def start_worker(job: Job, index: int) -> Worker:
+    """Return worker number `index` of a job, on its device.
+
+    Raises:
+        VosError: the method cannot be built.
+    """
+    return Worker(replace(job, request=replace(job.request, device=worker_device(job.request.device, index))))
+
+
+def run_here(worker: ClipWorker, clips: Sequence[Clip], *, begin: OnBegin, outcome: OnOutcome, progress: OnProgress) -> None:
     """Run `clips` one after the other in this process."""
-    worker = Worker(job)
     for clip in clips:
         begin(clip)
         progress(Progress(clip.name, "began"))
@@ -80,12 +100,18 @@ def run_here(job: Job, clips: Sequence[Clip], *, begin: OnBegin, outcome: OnOutc
 
 
 def run_processes(
-    job: Job, clips: Sequence[Clip], *, processes: int, begin: OnBegin, outcome: OnOutcome, progress: OnProgress
+    start_one: StartWorker,
+    clips: Sequence[Clip],
+    *,
+    processes: int,
+    begin: OnBegin,
+    outcome: OnOutcome,
+    progress: OnProgress,
 ) -> None:
     """Run `clips` on local processes, longest first; a process that dies fails its clip and is replaced.
 
     Raises:
-        VosError: the method cannot be built in a worker.
+        VosError: a worker cannot be started, or one raises what no further clip would escape.
     """
     context = multiprocessing.get_context("spawn")  # forked CUDA and OpenCV threads do not work
     waiting = sorted(clips, key=clip_cost)  # taken from the end
@@ -93,8 +119,7 @@ def run_processes(
 
     def start(index: int) -> None:
         mine, theirs = context.Pipe()
-        own = replace(job, request=replace(job.request, device=worker_device(job.request.device, index)))
-        process = context.Process(target=_serve, args=(own, theirs), daemon=True)
+        process = context.Process(target=_serve, args=(start_one, index, theirs), daemon=True)
         process.start()
         theirs.close()
         busy[mine] = (process, None, index)
@@ -127,7 +152,7 @@ def run_processes(
                     pipe.close()
                     del busy[pipe]
                     if clip is None:
-                        raise VosError(f"a worker died with exit code {process.exitcode} while it built the method") from None
+                        raise VosError(f"a worker died with exit code {process.exitcode} while it started") from None
                     record = ClipRecord(name=clip.name, status="failed", error=_death(process.exitcode))
                     outcome(clip, ClipOutcome(record))
                     progress(Progress(clip.name, "ended", record=record))
@@ -160,12 +185,12 @@ def _death(code: int | None) -> str:
     return f"its worker process died with exit code {code}{hint}"
 
 
-def _serve(job: Job, pipe: Connection) -> None:
+def _serve(start_one: StartWorker, index: int, pipe: Connection) -> None:
     """Serve clips from `pipe` in a worker process until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     with interruptible():
         try:
-            worker = Worker(job)
+            worker = start_one(index)
         except VosError as error:
             pipe.send(error)
             return
@@ -175,6 +200,8 @@ def _serve(job: Job, pipe: Connection) -> None:
                 pipe.send(worker.run(clip, lambda done, total: pipe.send((done, total))))
         except (KeyboardInterrupt, EOFError, BrokenPipeError):
             return  # the parent stops us or is gone
+        except VosError as error:
+            pipe.send(error)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -21,13 +22,14 @@ from vos_core.run.pool import (
     run_here,
     run_processes,
     run_ray,
+    start_worker,
     torchrun_rank,
     worker_device,
 )
 from vos_core.run.record import RUN_FILE, describe_environment, write_run
 from vos_core.run.shards import DoneList
 from vos_core.run.tta import Augmentation
-from vos_core.run.worker import ClipOutcome, Job, OverlayFormat, PaletteChoice
+from vos_core.run.worker import ClipOutcome, Job, OverlayFormat, PaletteChoice, Worker
 from vos_core.types import Clip, ClipRecord, RunRecord
 
 WithoutMask = Literal["fail", "skip"]
@@ -142,9 +144,10 @@ def run_method(
             elif scheduler == "ray":
                 run_ray(job, todo, processes=processes, begin=run.done.begin, outcome=run.outcome, progress=progress)
             elif processes > 1 and len(todo) > 1:
-                run_processes(job, todo, processes=processes, begin=run.done.begin, outcome=run.outcome, progress=progress)
+                start = partial(start_worker, job)
+                run_processes(start, todo, processes=processes, begin=run.done.begin, outcome=run.outcome, progress=progress)
             else:
-                run_here(job, todo, begin=run.done.begin, outcome=run.outcome, progress=progress)
+                run_here(Worker(job), todo, begin=run.done.begin, outcome=run.outcome, progress=progress)
     except KeyboardInterrupt:
         run.write()
         finished = sum(record.status == "done" for record in run.records.values())
