@@ -98,6 +98,14 @@ def test_youtube_takes_videos_with_one_object_and_enough_frames(tmp_path, meta):
         ObjectFolder(found).pair(0)
 
 
+def test_masks_a_rounding_off_their_images_are_fitted(tmp_path):
+    picture(tmp_path / "imgs/00000.jpg", size=(24, 41))
+    labels(tmp_path / "masks/00000.png", (1,), size=(25, 40))
+    image, mask = ObjectFolder(open_object(tmp_path / "imgs", tmp_path / "masks"), size=(32, 32)).pair(0)
+    assert image.shape == (3, 32, 32)
+    assert mask.shape == (1, 32, 32)
+
+
 def test_custom_folders_of_clips_give_every_id(tmp_path):
     for index in range(3):
         picture(tmp_path / "JPEGImages/judo" / f"{index:05d}.jpg")
