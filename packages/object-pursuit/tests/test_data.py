@@ -138,9 +138,9 @@ def test_faults_are_named(tmp_path):
     (root / "cup/masks/01.png").unlink()
     with pytest.raises(LayoutError, match="masks of frames 01 are missing"):
         open_objects("iThor", root)
-    labels(root / "cup/masks/01.png", size=(25, 40), binary=True)
+    labels(root / "cup/masks/01.png", size=(26, 40), binary=True)
     cup = ObjectFolder(open_objects("iThor", root)[1])
-    with pytest.raises(MaskError, match=r"01\.png is 40x25"):
+    with pytest.raises(MaskError, match=r"01\.png is 40x26"):
         cup.read([0, 1], draw=0)
     (root / "cup/imgs/02.jpg").write_bytes((root / "cup/imgs/02.jpg").read_bytes()[:300])
     with pytest.raises(FrameError, match=r"02\.jpg is damaged"):
