@@ -187,6 +187,14 @@ def test_oneshot_models(run, joint, objects, tmp_path, model):
     assert {"coeffnet": "coeffs", "singlenet": "z", "unet": "outc.conv.weight"}[model] in state
 
 
+def test_oneshot_needs_the_object_in_sight(run, objects, tmp_path):
+    folder = next((objects / "stream").iterdir())
+    words = ["oneshot", "--imgs", folder / "imgs", "--masks", folder / "masks", "--model", "unet", "--label", 9]
+    done = run(*words, "--resize", 64, 64, "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "none of the 1 masks to train on shows the object" in done.output
+
+
 def test_remove_redundancy(run, joint, objects, tmp_path):
     file = joint / "pretrain_last.pth"
     records = tmp_path / "records.json"

@@ -98,6 +98,14 @@ def test_youtube_takes_videos_with_one_object_and_enough_frames(tmp_path, meta):
         ObjectFolder(found).pair(0)
 
 
+def test_masks_a_rounding_off_their_images_are_fitted(tmp_path):
+    picture(tmp_path / "imgs/00000.jpg", size=(24, 41))
+    labels(tmp_path / "masks/00000.png", (1,), size=(25, 40))
+    image, mask = ObjectFolder(open_object(tmp_path / "imgs", tmp_path / "masks"), size=(32, 32)).pair(0)
+    assert image.shape == (3, 32, 32)
+    assert mask.shape == (1, 32, 32)
+
+
 def test_custom_folders_of_clips_give_every_id(tmp_path):
     for index in range(3):
         picture(tmp_path / "JPEGImages/judo" / f"{index:05d}.jpg")
@@ -130,9 +138,9 @@ def test_faults_are_named(tmp_path):
     (root / "cup/masks/01.png").unlink()
     with pytest.raises(LayoutError, match="masks of frames 01 are missing"):
         open_objects("iThor", root)
-    labels(root / "cup/masks/01.png", size=(25, 40), binary=True)
+    labels(root / "cup/masks/01.png", size=(26, 40), binary=True)
     cup = ObjectFolder(open_objects("iThor", root)[1])
-    with pytest.raises(MaskError, match=r"01\.png is 40x25"):
+    with pytest.raises(MaskError, match=r"01\.png is 40x26"):
         cup.read([0, 1], draw=0)
     (root / "cup/imgs/02.jpg").write_bytes((root / "cup/imgs/02.jpg").read_bytes()[:300])
     with pytest.raises(FrameError, match=r"02\.jpg is damaged"):

@@ -164,6 +164,15 @@ def test_a_resumed_pursuit_equals_an_uninterrupted_one(tmp_path, first):
     assert_same(files_of(tmp_path / "whole"), files_of(tmp_path / "parts"))
 
 
+def test_remembered_weights_are_the_same_from_memory_and_from_disk(tmp_path, monkeypatch):
+    options = FAST.model_copy(update={"tau": 0.25})
+    for name, budget in (("memory", 2**30), ("disk", 0)):
+        monkeypatch.setattr("object_pursuit.pursuit.loop._TARGET_BYTES", budget)
+        (record,) = pursue(tmp_path / name, options=options, stream=("a",), bases=2)
+        assert record.base is not None, "a new base was tried, with two codes to remember"
+    assert_same(files_of(tmp_path / "memory"), files_of(tmp_path / "disk"))
+
+
 def test_a_killed_round_is_done_again(tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     pursue(whole)
@@ -203,7 +212,9 @@ def test_failures_stop_or_are_recorded(tmp_path):
         return images(name)
 
     with pytest.raises(FrameError, match=r"b/imgs/3\.png"):
-        pursue(tmp_path / "stop", open_data=broken)
+        pursue(tmp_path / "stop", open_data=broken, tell=(told := []).append)
+    assert told
+    assert not any("Traceback" in line for line in told), "where the fault is the user's, the log has it and not the screen"
     assert [one.name for one in read_rounds(tmp_path / "stop")] == ["a"]
     assert "Traceback" in (tmp_path / "stop/pursuit_log.txt").read_text()
     rounds = pursue(tmp_path / "skip", open_data=broken, on_error="skip")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -75,18 +75,36 @@ def code_logits(hypernet: Hypernet, encoder: nn.Module | None, codes: Tensor, im
 
     The encoder's stored statistics are used and left alone if it is in evaluation mode.
     """
-    shared = None
-    if encoder is not None:
-        features = encoder(images)
-        shared = lambda _: features  # noqa: E731 - computed once for all codes
-    groups = [group if len(group) > 1 else group[0] for group in torch.split(codes, CODES_AT_ONCE)]
-    return torch.cat([run_stages(images, hypernet(group), shared, dropout=False).logits for group in groups], 1)
+    shared = _known(encoder, images)
+    return torch.cat([run_stages(images, hypernet(group), shared, dropout=False).logits for group in _groups(codes)], 1)
 
 
+@torch.inference_mode()
 def claims(hypernet: Hypernet, encoder: nn.Module | None, codes: Tensor, objects: Sequence[Samples]) -> Tensor:
-    """Return the mean Dice of every code on every object's images, `(K, objects)`: who would be taken for whom."""
-    columns = []
-    for samples in objects:
-        masks = code_logits(hypernet, encoder, codes, samples.images) > 0
-        columns.append(torch.stack([dice(masks[:, k : k + 1].float(), samples.masks).mean() for k in range(len(codes))]))
-    return torch.stack(columns, 1)
+    """Return the mean Dice of every code on every object's images, `(K, objects)`: who would be taken for whom.
+
+    Every object is encoded once and every code's weights are generated once.
+    """
+    known = [_known(encoder, samples.images) for samples in objects]
+    rows = []
+    for group in _groups(codes):
+        weights = hypernet(group)
+        columns = []
+        for samples, shared in zip(objects, known, strict=True):
+            masks = run_stages(samples.images, weights, shared, dropout=False).logits > 0
+            columns.append(torch.stack([dice(mask.float(), samples.masks).mean() for mask in torch.split(masks, 1, 1)]))
+        rows.append(torch.stack(columns, 1))
+    return torch.cat(rows)
+
+
+def _groups(codes: Tensor) -> list[Tensor]:
+    """Return the codes of each pass, a single one without its first axis."""
+    return [group if len(group) > 1 else group[0] for group in torch.split(codes, CODES_AT_ONCE)]
+
+
+def _known(encoder: nn.Module | None, images: Tensor) -> Callable[[Tensor], tuple[Tensor, Tensor]] | None:
+    """Return a function in the encoder's place that gives the images' features, computed once for all codes."""
+    if encoder is None:
+        return None
+    features = encoder(images)
+    return lambda _: features

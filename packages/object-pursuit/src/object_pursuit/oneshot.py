@@ -159,9 +159,16 @@ def fit_oneshot(
         on_epoch: see `fit_object`.
 
     Raises:
+        UsageError: no mask to train on shows the object.
         VosError: images that cannot be read, a loss that is not finite, a file that cannot be written.
     """
     frames = few_shot_frames(len(data), shots, shuffle_seed=shuffle_seed)
+    trained = tuple(sorted(set(frames)))
+    if not any(bool(whole.read([frame], draw=0).masks.any()) for frame in trained):
+        raise UsageError(
+            f"none of the {len(trained)} masks to train on shows the object",
+            fix="Begin where it is in sight, raise --n, or check --label",
+        )
     batch = min(options.batch, len(frames))
     per_epoch = max(1, len(frames) // batch)
     scored = scored_subset(len(data), nval)
@@ -176,7 +183,6 @@ def fit_oneshot(
     result = fit_object(fitter, Repeated(data, frames), split=split, scored=data, folder=out, on_epoch=on_epoch, on_best=best)
     if save_checkpoint_to is not None and result.best_epoch == 0:
         save_checkpoint(save_checkpoint_to, model.state_dict())  # never evaluated, or never above 0: the last epoch's
-    trained = tuple(sorted(set(frames)))
     scores = clean_scores(model, whole, device=device, precision=precision, pictures=(out, visualise))
     rest = [pair for index, pair in enumerate(scores) if index not in trained]
     return OneShotResult(

@@ -243,6 +243,9 @@ def test_checkpoints_read_back_and_bad_ones_are_named(tmp_path: Path) -> None:
     path = folder / "checkpoint_12.pth"
     save_checkpoint(path, {"it": 12, "network": {"w": torch.ones(3)}})
     save_checkpoint(folder / "checkpoint_9.pth", {"it": 9})
+    before = path.read_bytes()
+    save_checkpoint(path, {"it": 12, "network": {"w": torch.ones(3)}})
+    assert path.read_bytes() == before, "equal states make equal bytes"
     assert newest_checkpoint(folder) == path
     assert load_checkpoint(path)["network"]["w"].tolist() == [1, 1, 1]
     path.write_bytes(path.read_bytes()[:-40])

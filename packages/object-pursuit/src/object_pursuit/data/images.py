@@ -19,6 +19,7 @@ from object_pursuit.samples import Samples
 from vos_core.errors import LayoutError, MaskError
 from vos_core.io.images import read_image
 from vos_core.io.png import INDEXED, png_header, read_indices
+from vos_core.metrics.source import fit_rounding
 
 Label = int | Literal["any", "raw"]
 """Which values of a mask are the object: an id; `any` value of a label map; `raw` keeps the original's arithmetic."""
@@ -137,8 +138,9 @@ class ObjectFolder:
         if found is not None:
             return found
         rgb = read_image(self.entry.images[index])
-        mask, hard = read_object_mask(self.entry.masks[index], self.entry.label)
-        if mask.shape != rgb.shape[:2]:
+        read, hard = read_object_mask(self.entry.masks[index], self.entry.label)
+        mask = fit_rounding(read, rgb.shape[:2]).astype(np.uint8, copy=False)
+        if mask.shape != rgb.shape[:2]:  # more than a resizer's rounding
             raise MaskError(
                 f"mask {self.entry.masks[index]} is {mask.shape[1]}x{mask.shape[0]}",
                 expected=f"{rgb.shape[1]}x{rgb.shape[0]}, the size of {self.entry.images[index]}",

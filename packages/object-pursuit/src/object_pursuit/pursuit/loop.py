@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +30,8 @@ from vos_core.training.checkpoint import seed_everything
 
 Phase = Literal["reid", "check1", "base", "check2"]
 _PHASES: tuple[Phase, ...] = ("reid", "check1", "base", "check2")
+_TARGET_BYTES = 128 * 2**20
+"""Remembered weights that are held in memory while a new base is learned; at the published size a code's take 21.7 MB."""
 
 
 @dataclass(slots=True)
@@ -197,13 +200,14 @@ class Pursuit:
         try:
             record = self._decide(number, name)
         except (VosError, RuntimeError, ValueError, OSError) as error:
-            self.log.say(traceback.format_exc().rstrip())
+            self.log.note(traceback.format_exc().rstrip())
             if self.on_error == "stop":
                 if isinstance(error, VosError):
                     raise
                 raise VosError(
                     f"round {number} ({name}) failed: {error}", fix=f"See {self.log.text}; --on-error skip goes on without it"
                 ) from error
+            self.log.say(f"  {error}")
             self._roll_back()
             record = Round(number, name, name, "failed", error=str(error))
         self._commit(replace(record, seconds=time.perf_counter() - begun))
@@ -276,7 +280,7 @@ class Pursuit:
         if files:
             codes = torch.stack([read_code(path) for path in files]).to(self.device)
             drawn = random.Random(_phase_seed(self.options.seed, number, "base"))
-            rehearsal = Rehearsal(codes, [lambda path=path: self._remembered(path) for path in files], rng=drawn)  # type: ignore[misc]
+            rehearsal = Rehearsal(codes, self._targets(files), rng=drawn)
         quality = fits.add("base", self._fit(network, self.options.base_fit(), "base", data, rehearsal))
         self.hypernet.requires_grad_(False)
         self.log.say(f"  base: {quality:.4f} after {fits.epochs['base']} epochs, {len(files)} codes remembered")
@@ -341,6 +345,13 @@ class Pursuit:
             }
         self.state = state.model_copy(update=dict(update))
         self.store.commit(self.state)
+
+    def _targets(self, files: Sequence[Path]) -> list[Callable[[], Mapping[str, Tensor]]]:
+        """Return what each code generated when it was saved: read once where all are small, else whenever it is rehearsed."""
+        if sum(path.stat().st_size for path in files) > _TARGET_BYTES:
+            return [partial(self._remembered, path) for path in files]
+        held = [self._remembered(path) for path in files]
+        return [partial(held.__getitem__, place) for place in range(len(held))]
 
     def _remembered(self, path: Path) -> Mapping[str, Tensor]:
         weights = read_code_weights(path)

@@ -76,9 +76,13 @@ class RoundLog:
         self.rounds, self.text = out / "rounds.jsonl", out / "pursuit_log.txt"
         self.tell = tell
 
+    def note(self, lines: str) -> None:
+        """Append lines that nobody needs on the screen."""
+        self._append(self.text, lines)
+
     def say(self, line: str) -> None:
         """Append a line for people."""
-        self._append(self.text, line)
+        self.note(line)
         if self.tell is not None:
             self.tell(line)
 

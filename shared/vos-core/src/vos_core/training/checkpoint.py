@@ -47,9 +47,9 @@ def seed_everything(seed: int) -> None:
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, lists, mappings) atomically."""
-    with replacing(path) as temporary:
-        torch.save(dict(state), temporary)
+    """Write `state` (tensors, numbers, strings, lists, mappings) atomically; equal states make equal bytes."""
+    with replacing(path) as temporary, temporary.open("wb") as file:  # given a path, torch would write its random name inside
+        torch.save(dict(state), file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
