@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -92,8 +92,13 @@ def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, slope: flo
     """
     blocks = kernel_blocks(weight)
     offset = weight.new_zeros(weight.shape[0]) if bias is None else bias
-    parts = [_Tiles.apply(one, blocks, offset, weight.shape[-1], slope) for one in x]
+    parts = [_Tiles.apply(one, blocks, offset, weight.shape[-1], slope) for one in _maps(x)]
     return torch.stack(parts) if len(parts) > 1 else parts[0][None]
+
+
+def _maps(x: Tensor) -> Sequence[Tensor]:
+    """Return the M maps of a batch; the gradient of a single one is not copied, as `unbind` would."""
+    return [x.squeeze(0)] if len(x) == 1 else x.unbind()
 
 
 def kernel_blocks(weight: Tensor) -> Tensor:
@@ -210,7 +215,7 @@ class _Tiles(torch.autograd.Function):
         for first, count in _rows_of_tiles(height, width, step):
             into_y = gradients[0][:, first : first + count]
             if ctx.slope != 1:
-                into_y = into_y * torch.where(y[:, first : first + count] > 0, 1.0, ctx.slope)
+                into_y = torch.ops.aten.leaky_relu_backward(into_y, y[:, first : first + count], ctx.slope, True)
             if into_offset is not None:
                 into_offset += into_y.sum((1, 2))
             whole = F.pad(into_y, (0, across - width, 0, -count % step))
@@ -275,7 +280,7 @@ def mix_and_shift(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         bias: `(O,)` or None.
     """
     taps = _tap_rows(weight)
-    rows = [one.permute(1, 0, 2) for one in x]
+    rows = [one.permute(1, 0, 2) for one in _maps(x)]
     return torch.stack([_shifted(torch.bmm(taps.expand(len(row), -1, -1), row), weight, bias) for row in rows])
 
 
