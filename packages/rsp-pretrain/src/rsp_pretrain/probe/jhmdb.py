@@ -16,15 +16,13 @@ from rsp_pretrain.model import Encoder
 from rsp_pretrain.probe.context import ContextConfig, ContextPropagation
 from rsp_pretrain.probe.features import ClipFeatures, check_size
 from rsp_pretrain.probe.pose import CELLS, SIGMA, THRESHOLDS, Points, PoseScore, joint_labels, joint_points, to_grid, to_pixels
-from rsp_pretrain.probe.session import LoadedEncoder, run_clips
+from rsp_pretrain.probe.session import ClipResult, LoadedEncoder, run_clips
 from vos_core.data.jhmdb import PoseClip, list_clips, read_joints
 from vos_core.data.listing import Findings, files, read_lines
 from vos_core.errors import LayoutError
 from vos_core.io.atomic import replacing
 from vos_core.run.device import synchronize
-from vos_core.run.memory import MemoryMeter
-from vos_core.run.worker import ClipOutcome
-from vos_core.types import Clip, ClipRecord, RunRecord
+from vos_core.types import Clip, RunRecord
 
 _JOINTS = "joints"
 
@@ -124,27 +122,15 @@ class PoseTask:
     output: Path
     config: PoseConfig
 
-    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipOutcome:
-        """Return the clip's record."""
-        begin, meter = time.perf_counter(), MemoryMeter(loaded.device)
+    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipResult:
+        """Return what was propagated; no mask is written."""
         truth = _joints_of(clip)
         steps: list[float] = []
         positions, size = propagate_pose(
             loaded.encoder, clip.frames, truth, self.config, dtype=loaded.dtype, on_frame=steps.append
         )
         write_positions(self.output / f"{clip.name}.npz", positions, size, [path.stem for path in clip.frames])
-        record = ClipRecord(
-            name=clip.name,
-            status="done",
-            frames=len(clip.frames),
-            objects=truth.shape[1],
-            height=size[0],
-            width=size[1],
-            seconds_total=time.perf_counter() - begin,
-            step_seconds=tuple(steps),
-            peak_memory_bytes=meter.peak_bytes(),
-        )
-        return ClipOutcome(record)
+        return ClipResult(truth.shape[1], size, steps)
 
 
 def run_jhmdb(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -17,16 +17,15 @@ from rsp_pretrain.model import Encoder, build_rsp
 from rsp_pretrain.segmenter import frozen
 from rsp_pretrain.weights import ANY_VIT, load_encoder, load_rsp
 from vos_core.contract import Precision
-from vos_core.errors import InterruptError, OutputError, UsageError, VosError
+from vos_core.errors import InterruptError, OutputError, UsageError
 from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything, torch_dtype
+from vos_core.run.memory import MemoryMeter
 from vos_core.run.pool import Progress, interruptible, run_here, run_processes, worker_device
 from vos_core.run.record import RUN_FILE, describe_environment, write_run
 from vos_core.run.runner import choose_variant, choose_weights
 from vos_core.run.shards import DoneList
-from vos_core.run.worker import ClipOutcome
+from vos_core.run.worker import ClipOutcome, failed_outcome
 from vos_core.types import Clip, ClipRecord, RunRecord
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +49,28 @@ class LoadedEncoder:
     opened_with: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """What a probe made of a clip.
+
+    Args:
+        objects: joints or classes that were followed.
+        size: (height, width) of the frames.
+        steps: seconds of each frame.
+        masks: mask files that were written.
+    """
+
+    objects: int
+    size: tuple[int, ...]
+    steps: Sequence[float]
+    masks: int = 0
+
+
 class ClipTask(Protocol):
     """What a probe does with a clip; sent to other processes, so an instance of a module-level class."""
 
-    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipOutcome:
-        """Write the result of `clip` and return its record."""
+    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipResult:
+        """Write the result of `clip` and say what it is."""
         ...
 
 
@@ -237,15 +253,25 @@ class _Worker:
 
     def run(self, clip: Clip, on_frame: Callable[[int, int], None] | None = None) -> ClipOutcome:
         """Return how `clip` went; only an interrupt and a full disk, which no further clip would escape, pass through."""
+        begin, meter = time.perf_counter(), MemoryMeter(self.loaded.device)
         try:
-            return self.task(self.loaded, clip)
+            result = self.task(self.loaded, clip)
         except OutputError:
             raise
-        except VosError as error:
-            return ClipOutcome(ClipRecord(clip.name, "failed", error=str(error)))
         except Exception as error:  # noqa: BLE001 - one clip's failure must not stop the others
-            _LOG.exception("clip '%s' failed", clip.name)
-            return ClipOutcome(ClipRecord(clip.name, "failed", error=f"{type(error).__name__}: {error}"))
+            return failed_outcome(clip, error)
+        record = ClipRecord(
+            name=clip.name,
+            status="done",
+            frames=len(clip.frames),
+            objects=result.objects,
+            height=result.size[0],
+            width=result.size[1],
+            seconds_total=time.perf_counter() - begin,
+            step_seconds=tuple(result.steps),
+            peak_memory_bytes=meter.peak_bytes(),
+        )
+        return ClipOutcome(record, result.masks)
 
 
 def _open_worker(task: ClipTask, opened_with: Mapping[str, Any], index: int) -> _Worker:

@@ -17,15 +17,13 @@ from rsp_pretrain.model import Encoder
 from rsp_pretrain.probe.context import ContextConfig, ContextPropagation
 from rsp_pretrain.probe.features import ClipFeatures, check_size
 from rsp_pretrain.probe.parts import at_truth_size, part_labels, parts_of
-from rsp_pretrain.probe.session import LoadedEncoder, run_clips
+from rsp_pretrain.probe.session import ClipResult, LoadedEncoder, run_clips
 from vos_core.data.vip import CLASSES
 from vos_core.errors import MaskError
 from vos_core.io.masks import read_clip_mask, read_mask, write_mask
 from vos_core.metrics import label_confusion, mean_iou_of
 from vos_core.run.device import synchronize
-from vos_core.run.memory import MemoryMeter
-from vos_core.run.worker import ClipOutcome
-from vos_core.types import Clip, ClipRecord, LabelMap, RunRecord
+from vos_core.types import Clip, LabelMap, RunRecord
 
 
 class PartConfig(ContextConfig):
@@ -85,9 +83,8 @@ class PartTask:
     output: Path
     config: PartConfig
 
-    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipOutcome:
-        """Return the clip's record and the number of its masks."""
-        begin, meter = time.perf_counter(), MemoryMeter(loaded.device)
+    def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipResult:
+        """Return what was propagated: a mask a frame."""
         steps: list[float] = []
         first = read_clip_mask(clip, clip.frames[0].stem)
         parts = propagate_parts(loaded.encoder, clip.frames, first, self.config, dtype=loaded.dtype)
@@ -96,18 +93,7 @@ class PartTask:
             steps.append(time.perf_counter() - tick)
             write_mask(self.output / clip.name / f"{path.stem}.png", found)
             tick = time.perf_counter()
-        record = ClipRecord(
-            name=clip.name,
-            status="done",
-            frames=len(clip.frames),
-            objects=len(np.unique(first)),
-            height=first.shape[0],
-            width=first.shape[1],
-            seconds_total=time.perf_counter() - begin,
-            step_seconds=tuple(steps),
-            peak_memory_bytes=meter.peak_bytes(),
-        )
-        return ClipOutcome(record, len(clip.frames))
+        return ClipResult(len(np.unique(first)), first.shape, steps, masks=len(clip.frames))
 
 
 def run_vip(

@@ -65,6 +65,14 @@ class ClipOutcome:
     written: int = 0
 
 
+def failed_outcome(clip: Clip, error: Exception) -> ClipOutcome:
+    """Return the outcome of a clip that `error` ended; if it is no `VosError`, its traceback is logged."""
+    if isinstance(error, VosError):
+        return ClipOutcome(ClipRecord(name=clip.name, status="failed", error=str(error)))
+    _LOG.error("clip '%s' failed", clip.name, exc_info=error)
+    return ClipOutcome(ClipRecord(name=clip.name, status="failed", error=f"{type(error).__name__}: {error}"))
+
+
 class Worker:
     """Runs clips of one job.
 
@@ -103,11 +111,9 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - one clip's failure, even a fault of the method, must not stop the others
             for sink in sinks:
                 sink.abort()
-            if isinstance(error, VosError):
-                return ClipOutcome(ClipRecord(name=clip.name, status="failed", error=str(error)))
-            _LOG.exception("clip '%s' failed", clip.name)
-            self._segmenter = None  # its state is unknown
-            return ClipOutcome(ClipRecord(name=clip.name, status="failed", error=f"{type(error).__name__}: {error}"))
+            if not isinstance(error, VosError):
+                self._segmenter = None  # its state is unknown
+            return failed_outcome(clip, error)
 
     def _segmenter_for(self, clip: Clip) -> Segmenter:
         limit = self.job.method.max_objects
