@@ -33,6 +33,7 @@ from object_pursuit.model import Singlenet, build_encoder, build_hypernet
 from object_pursuit.quality import positive_weight
 from object_pursuit.samples import Samples
 from vos_core.run.memory import peak_resident_bytes
+from vos_core.training.allocator import keep_freed_memory
 from vos_core.training.checkpoint import seed_everything
 
 STAGES, MODES = ("segment", "base"), ("plain", "fp32", "bf16")
@@ -124,6 +125,7 @@ def plain_step(model: Singlenet, codes: Tensor, target: dict[str, Tensor]) -> An
 
 def our_step(model: Singlenet, codes: Tensor, target: dict[str, Tensor], mode: str) -> Any:
     """Return the step of a pursuit."""
+    keep_freed_memory()  # as every fit does
     memory = Rehearsal(codes, [lambda: target] * REMEMBERED, rng=random.Random(0))
     fitter = Fitter(model, BASE, rehearsal=memory, precision="bf16" if mode == "bf16" else "fp32")
     return lambda batch: fitter.step(batch).loss

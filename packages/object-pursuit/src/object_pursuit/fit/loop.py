@@ -17,6 +17,7 @@ from object_pursuit.model import Coeffnet, Singlenet
 from object_pursuit.samples import ObjectImages, Samples
 from vos_core.errors import UsageError
 from vos_core.io.atomic import output_error
+from vos_core.training.allocator import keep_freed_memory
 
 _SCORING = 2**30
 """Crops of scored images are numbered from here, so that they differ from those trained on."""
@@ -128,6 +129,7 @@ def fit_object(
         VosError: images that cannot be read, a loss that is not finite, too few images.
     """
     options, begun = fitter.options, time.perf_counter()
+    keep_freed_memory()
     split = split_images(len(data), options) if split is None else split
     fixed = FixedBatches(
         data if scored is None else scored,

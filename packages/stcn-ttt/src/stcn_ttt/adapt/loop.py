@@ -21,6 +21,7 @@ from stcn_ttt.adapt.pseudo import PseudoMasks
 from stcn_ttt.adapt.sequences import SequenceMaker
 from vos_core.contract import FrameReader, Precision
 from vos_core.errors import ConfigError, VosError
+from vos_core.training.allocator import keep_freed_memory
 from vos_core.training.loop import autocast
 from vos_core.training.optim import build_optimizer
 from vos_core.types import Prompt
@@ -94,6 +95,7 @@ def adapt_network(
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if not trainable:
         raise _all_frozen(config)
+    keep_freed_memory()
     masks = PseudoMasks()
     for step in range(config.ttt_number_jump_steps):
         for place, (length, max_jump) in enumerate(config.rounds):

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from vos_core.contract import Precision
 from vos_core.errors import InterruptError, UsageError, VosError, WeightsError
+from vos_core.training.allocator import keep_freed_memory
 from vos_core.training.checkpoint import (
     drop_old_checkpoints,
     load_checkpoint,
@@ -194,6 +195,7 @@ def run_loop(
         InterruptError: after saving, if the run was interrupted.
     """
     options, ranks = state.options, state.ranks
+    keep_freed_memory()
     forward = ranks.wrap(state.model if module is None else module, find_unused=find_unused)
     sums: dict[str, float | Tensor] = {}
     counted = 0
