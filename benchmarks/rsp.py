@@ -36,6 +36,7 @@ from rsp_pretrain.train.schedule import optimizer_groups
 from rsp_pretrain.weights import load_encoder
 from vos_core.io.atomic import write_json
 from vos_core.run.memory import MemoryMeter
+from vos_core.training.allocator import keep_freed_memory
 from vos_core.training.loop import autocast
 from vos_core.training.optim import build_optimizer
 from vos_core.types import Frame, Prompt
@@ -224,6 +225,7 @@ def propagation(variant: str, mode: str, frames: int, threads: int) -> dict[str,
 def training(variant: str, batch: int, steps: int, threads: int, rounds: tuple[str, ...] = MODES) -> dict[str, Any]:
     """Return what a step of each mode needs, the modes in turns on one machine."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as every training does; for the plain one too, since they share a process
     torch.manual_seed(0)
     present, future = torch.randn(batch, 3, 224, 224), torch.randn(batch, 3, 224, 224)
     models, optimizers = {}, {}

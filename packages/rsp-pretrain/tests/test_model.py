@@ -208,3 +208,18 @@ def test_attention_maps_are_shares(tiny):
         assert (maps >= 0).all()
         assert (maps.sum((2, 3)) < 1).all()
     assert model.dense_features(images).shape == (3, 32, 4, 4)
+
+
+def test_the_memory_of_a_masked_frame_holds_hidden_patches_once(tiny):
+    model, (_, future) = tiny(), frames()
+    noise = model.draw(future, generator=torch.Generator().manual_seed(3)).mask_noise
+    with torch.no_grad():
+        visible, mask, restore = model.encode_visible(future, noise)
+        rows, places = model.masked_memory(visible, restore)
+        shown = model.decoder_embed_mae(visible)
+        hidden = model.mask_token.expand(len(shown), int(mask[0].sum()), -1)
+        patches = torch.cat((shown[:, 1:], hidden), 1).gather(1, restore.unsqueeze(2).expand(-1, -1, shown.shape[2]))
+        whole = torch.cat((shown[:, :1], patches), 1) + model.decoder_pos_embed
+        assert rows.shape[0] == shown.shape[0] * shown.shape[1] + model.patches
+        torch.testing.assert_close(rows[places], whole)
+        torch.testing.assert_close(model.decode(rows, places), model.decode(whole), atol=1e-5, rtol=1e-4)

@@ -19,20 +19,22 @@ class CrossAttention(nn.Module):
         self.q = nn.Linear(dim, dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, memory: Tensor, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, norm: nn.LayerNorm, places: Tensor | None = None) -> Tensor:
         """Return what each query reads, `(B, Q, D)`.
 
         Args:
             x: queries `(B, Q, D)`, or `(1, Q, D)` if they are the same for the whole batch.
-            memory: `(B, M, D)`, standardised over channels but without `norm`'s gain and bias.
+            memory: `(B, M, D)`, standardised over channels but without `norm`'s gain and bias; with `places`, `(R, D)`.
             norm: the memory's norm; kv(gain * x + bias) is computed as (kv gain) x + (kv bias), so that the standardisation,
                 the same in every block, is done once.
+            places: int64 `(B, M)`: which row of `memory` each token is, where tokens repeat; each is then projected once.
         """
         weight = self.kv.weight * norm.weight
         bias = self.kv.bias + self.kv.weight @ norm.bias
-        key, value = split_heads(F.linear(memory, weight, bias), 2, self.heads)
+        both = F.linear(memory, weight, bias)
+        key, value = split_heads(both if places is None else F.embedding(places, both), 2, self.heads)
         (query,) = split_heads(self.q(x), 1, self.heads)
-        query = query.expand(len(memory), -1, -1, -1)
+        query = query.expand(len(key), -1, -1, -1)
         return self.proj(merge_heads(attend(query, key, value)))
 
 
@@ -52,14 +54,15 @@ class DecoderBlock(nn.Module):
         self.norm4 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.mlp2 = Mlp(dim, 4 * dim)
 
-    def forward(self, x: Tensor, memory: Tensor) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, places: Tensor | None = None) -> Tensor:
         """Return the queries after this block, `(B, Q, D)`.
 
         Args:
             x: queries `(B or 1, Q, D)`.
-            memory: standardised memory `(B, M, D)`, see `standardised`.
+            memory: standardised memory `(B, M, D)`, see `standardised`, or `(R, D)` with `places`.
+            places: see `CrossAttention`.
         """
-        x = x + self.cattn(self.norm1(x), memory, self.norm_kv1)
+        x = x + self.cattn(self.norm1(x), memory, self.norm_kv1, places)
         x = x + self.attn(self.norm3(x))
         return x + self.mlp2(self.norm4(x))
 

@@ -139,7 +139,7 @@ class RSP(Encoder):
             with torch.no_grad():
                 from_prior = self.decode(self.future_memory(stored, prior.sample(draws.prior)))
         visible, mask, restore = self.encode_visible(future, draws.mask_noise)
-        from_visible = self.decode(self.masked_memory(visible, restore))
+        from_visible = self.decode(*self.masked_memory(visible, restore))
         loss_post = (from_post.float() - truth).square().mean()
         error = (from_visible.float() - truth).square().mean(2)
         loss_mae = (error * mask).sum() / mask.sum()
@@ -193,22 +193,42 @@ class RSP(Encoder):
         """
         return torch.cat((self.decoder_embed_stoch(sample).unsqueeze(1), stored), 1)
 
-    def masked_memory(self, visible: Tensor, restore: Tensor) -> Tensor:
-        """Return what the decoder reads to reconstruct: visible patches at their places, the mask token at the others."""
-        x = self.decoder_embed_mae(visible)
-        absent = self.mask_token.to(x.dtype).expand(len(x), restore.shape[1] + 1 - x.shape[1], -1)
-        patches = torch.cat((x[:, 1:], absent), 1).gather(1, restore.unsqueeze(2).expand(-1, -1, x.shape[2]))
-        return torch.cat((x[:, :1], patches), 1) + self.decoder_pos_embed
+    def masked_memory(self, visible: Tensor, restore: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the decoder reads to reconstruct: visible patches at their places, the mask token at the others.
 
-    def decode(self, memory: Tensor) -> Tensor:
+        A hidden patch is the same token in every sample, so it is there once for the batch.
+
+        Args:
+            visible: `(N, K + 1, width)`, class token first.
+            restore: `(N, L)`, place of each patch in the shuffled order.
+
+        Returns:
+            The different tokens `(N (K + 1) + L, decoder width)`, and int64 `(N, L + 1)`: which of them each token is.
+        """
+        x, position = self.decoder_embed_mae(visible), self.decoder_pos_embed
+        batch, seen = x.shape[:2]
+        where = restore.argsort(1)[:, : seen - 1] + 1
+        shown = x + torch.cat((position[:, :1].expand(batch, -1, -1), position[0][where]), 1)
+        hidden = self.mask_token + position[:, 1:]
+        rows = torch.cat((shown.flatten(0, 1), hidden[0].to(shown.dtype)))
+        first = torch.arange(batch, device=restore.device)[:, None] * seen
+        behind = torch.arange(restore.shape[1], device=restore.device) + batch * seen
+        places = torch.where(restore < seen - 1, first + 1 + restore, behind)
+        return rows, torch.cat((first, places), 1)
+
+    def decode(self, memory: Tensor, places: Tensor | None = None) -> Tensor:
         """Return the predicted patches `(N, L, patch^2 * 3)`, read from a memory `(N, M, decoder width)`.
 
         The queries are the mask token at every position, the class position included; it is dropped at the end.
+
+        Args:
+            memory: tokens, or the different ones among them `(R, decoder width)`.
+            places: in the second case which of them each token is, int64 `(N, M)`.
         """
         memory = standardised(memory)
         x = self.mask_token + self.decoder_pos_embed  # one row for the batch until the first block has read the memory
         for block in self.decoder_blocks:
-            x = block(x, memory)
+            x = block(x, memory, places)
         return self.decoder_pred(self.decoder_norm(x[:, 1:]))
 
     @torch.no_grad()
