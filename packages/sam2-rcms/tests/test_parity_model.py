@@ -37,10 +37,10 @@ def test_image_encoder(case):
     with torch.inference_mode():
         stages, encoder = [], network.image_encoder
         hook = encoder.trunk.register_forward_hook(lambda _m, _i, out: stages.extend(out))
-        levels = []
-        neck_hook = encoder.neck.register_forward_hook(lambda _m, _i, out: levels.extend(out))
         image = network.forward_image(normalised(frames))
-        hook.remove(), neck_hook.remove()
+        hook.remove()
+        levels = encoder.neck(stages)
+    torch.testing.assert_close(levels[2], image.stride16, rtol=0, atol=0)
     found |= {f"trunk{index}": stage for index, stage in enumerate(stages)}
     found |= {f"fpn{index}": level for index, level in enumerate(levels)}
     found |= {f"pos{index}": sine_map(*level.shape[-2:], 256) for index, level in enumerate(levels)}

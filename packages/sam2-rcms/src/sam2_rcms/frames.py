@@ -74,6 +74,6 @@ def network_image(rgb: RgbImage, side: int, device: torch.device | str = "cpu") 
         device: where to.
     """
     squashed = torch.from_numpy(np.array(resize(rgb, (side, side), "pillow-bicubic"))).to(device)
-    image = squashed.permute(2, 0, 1).unsqueeze(0).float().div_(255)
+    image = squashed.unsqueeze(0).permute(0, 3, 1, 2).float().div_(255)  # channels last, as torch sees it only in this order
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return image.sub_(mean).div_(std)

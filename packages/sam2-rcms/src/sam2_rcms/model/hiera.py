@@ -52,7 +52,14 @@ class MultiScaleAttention(nn.Module):
 
 def max_pool(x: Tensor) -> Tensor:
     """Return `(B, h / 2, w / 2, C)` maxima of 2 x 2 cells of `(B, h, w, C)`."""
-    return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    if torch.is_grad_enabled():
+        return F.max_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    # Queries lie between keys and values; torch's pooling would first copy them together.
+    upper, lower = x[:, 0::2], x[:, 1::2]
+    best = torch.maximum(upper[:, :, 0::2], upper[:, :, 1::2])
+    for cells in (lower[:, :, 0::2], lower[:, :, 1::2]):
+        torch.maximum(best, cells, out=best)
+    return best
 
 
 class MultiScaleBlock(nn.Module):
@@ -78,23 +85,29 @@ class MultiScaleBlock(nn.Module):
         if dim != dim_out:
             self.proj = nn.Linear(dim, dim_out)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return `(B, h, w, C)` tokens, or half of each side if the block pools."""
-        if torch.is_grad_enabled() or not self.window:
+    def forward(self, x: Tensor, *, consume: bool = False) -> Tensor:
+        """Return `(B, h, w, C)` tokens, or half of each side if the block pools.
+
+        Args:
+            x: tokens.
+            consume: the result may take the place of `x`; where no gradient is wanted and the size stays, it does.
+        """
+        if torch.is_grad_enabled():
             return self._compute(x)
+        consume = consume and not hasattr(self, "proj")
+        if not self.window:
+            return self._compute(x, out=x if consume else None)
         # Windows do not see each other. A band of them at a time, all that is made on the way stays in the cache.
         rows = self.window * max(1, TOKENS_AT_ONCE // (self.window * x.shape[2]))
-        bands = torch.split(x, rows, 1)
-        if len(bands) == 1:
-            return self._compute(x)
         batch, height, width = x.shape[:3]
         side = 2 if self.pool else 1
-        out = x.new_empty(batch, height // side, width // side, self.norm2.weight.shape[0])
-        for band, place in zip(bands, torch.split(out, rows // side, 1), strict=True):
+        out = x if consume else x.new_empty(batch, height // side, width // side, self.norm2.weight.shape[0])
+        for band, place in zip(torch.split(x, rows, 1), torch.split(out, rows // side, 1), strict=True):
             self._compute(band, out=place)
         return out
 
     def _compute(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the block's output, in `out` if given, which may be `x` itself."""
         shortcut = x
         x = self.norm1(x)
         if hasattr(self, "proj"):
@@ -111,7 +124,7 @@ class MultiScaleBlock(nn.Module):
                 window, grid = window // 2, (shortcut.shape[1], shortcut.shape[2])
                 padded = (grid[0] + -grid[0] % window, grid[1] + -grid[1] % window)
             x = unpartition(x, window, padded, grid)
-        x = shortcut + self.drop_path(x)
+        x = torch.add(shortcut, self.drop_path(x), out=out)
         return torch.add(x, self.drop_path(self.mlp(self.norm2(x))), out=out)
 
 
@@ -172,11 +185,12 @@ class Hiera(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return the stages' outputs `(B, C, h, w)`, shallow to deep."""
         x = self.patch_embed(image)
-        x = x + self.position(x.shape[1], x.shape[2])
+        x = self.position(x.shape[1], x.shape[2]) + x  # in this order it also lays channels side by side
         outputs = []
         for index, block in enumerate(self.blocks):
             recompute = self.checkpointing and torch.is_grad_enabled()
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            # A stage's output stays as it is: the next block halves the grid.
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x, consume=True)
             if index in self._ends:
                 outputs.append(x.permute(0, 3, 1, 2))
         return outputs
@@ -194,4 +208,4 @@ class Hiera(nn.Module):
         whole = F.interpolate(self.pos_embed, size=(height, width), mode="bicubic", align_corners=False)
         side = self.pos_embed_window.shape[-1]
         tiled = self.pos_embed_window.tile(1, 1, height // side, width // side)
-        return (whole + tiled).permute(0, 2, 3, 1)
+        return (whole + tiled).permute(0, 2, 3, 1).contiguous()

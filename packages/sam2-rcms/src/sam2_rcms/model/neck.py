@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sam2_rcms.config import TrunkConfig
 from sam2_rcms.model.hiera import Hiera
+from vos_core.ops.linear import linear
 
 CHANNELS = 256
 TOP_DOWN = 2
@@ -22,8 +26,23 @@ class Lateral(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return `(B, 256, h, w)`."""
-        out: Tensor = self.conv(x)
-        return out
+        return self.conv(x) if torch.is_grad_enabled() else _mixed(x, self.conv.weight, self.conv.bias)
+
+    def narrowed(self, x: Tensor, after: nn.Conv2d) -> Tensor:
+        """Return `after(self(x))` of a second 1 x 1 convolution: one product with both where no gradient is wanted."""
+        if torch.is_grad_enabled():
+            return after(self(x))
+        assert self.conv.bias is not None
+        assert after.bias is not None
+        inner, outer = self.conv.weight.flatten(1).float(), after.weight.flatten(1).float()
+        bias = outer @ self.conv.bias.float() + after.bias.float()
+        kind = after.weight.dtype
+        return _mixed(x, (outer @ inner).to(kind), bias.to(kind)).contiguous()
+
+
+def _mixed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return a 1 x 1 convolution of `(B, C, h, w)` as the linear layer it is; stages come with their channels side by side."""
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
 
 
 class FpnNeck(nn.Module):
@@ -37,12 +56,17 @@ class FpnNeck(nn.Module):
         super().__init__()
         self.convs = nn.ModuleList(Lateral(width) for width in channels)
 
-    def forward(self, stages: list[Tensor]) -> list[Tensor]:
-        """Return the levels of strides 4, 8 and 16; the deepest only lends itself to stride 16."""
-        levels = [self.convs[3 - index](stages[index]) for index in range(4)]
-        above = F.interpolate(levels[TOP_DOWN + 1].float(), scale_factor=2, mode="nearest")
-        levels[TOP_DOWN] = levels[TOP_DOWN] + above.to(levels[TOP_DOWN].dtype)
-        return levels[:3]
+    def forward(self, stages: list[Tensor], first: int = 0) -> list[Tensor]:
+        """Return the levels of strides 4, 8 and 16, from `first` on; the deepest only lends itself to stride 16."""
+        level, above = (self.lateral(index)(stages[index]) for index in (TOP_DOWN, TOP_DOWN + 1))
+        level = level.contiguous() + F.interpolate(above.float(), scale_factor=2, mode="nearest").to(level.dtype)
+        return [*(self.lateral(index)(stages[index]) for index in range(first, TOP_DOWN)), level]
+
+    def lateral(self, index: int) -> Lateral:
+        """Return the convolution of a stage, counted from the shallow end."""
+        found = self.convs[len(self.convs) - 1 - index]
+        assert isinstance(found, Lateral)
+        return found
 
 
 class ImageEncoder(nn.Module):
@@ -53,10 +77,16 @@ class ImageEncoder(nn.Module):
         self.trunk = Hiera(config)
         self.neck = FpnNeck(self.trunk.channels)
 
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """Return features `(B, 256, h, w)` at strides 4, 8 and 16 of normalised images `(B, 3, S, S)`."""
-        levels: list[Tensor] = self.neck(self.trunk(image))
-        return levels
+    def forward(self, image: Tensor, after: Sequence[nn.Conv2d] = ()) -> list[Tensor]:
+        """Return features `(B, 256, h, w)` at strides 4, 8 and 16 of normalised images `(B, 3, S, S)`.
+
+        Args:
+            image: whose sides are multiples of 32.
+            after: 1 x 1 convolutions that the first levels go through, from stride 4 on.
+        """
+        stages: list[Tensor] = self.trunk(image)
+        levels = [self.neck.lateral(index).narrowed(stages[index], conv) for index, conv in enumerate(after)]
+        return levels + self.neck(stages, first=len(levels))
 
 
 def check_image(image: Tensor) -> None:

@@ -109,8 +109,9 @@ class SAM2(nn.Module):
     def forward_image(self, image: Tensor) -> ImageFeatures:
         """Return the features of normalised frames `(B, 3, S, S)`; S is any multiple of 32."""
         check_image(image)
-        level0, level1, level2 = self.image_encoder(image)
-        return ImageFeatures(level2, self.sam_mask_decoder.conv_s0(level0), self.sam_mask_decoder.conv_s1(level1))
+        decoder = self.sam_mask_decoder
+        high0, high1, stride16 = self.image_encoder(image, (decoder.conv_s0, decoder.conv_s1))
+        return ImageFeatures(stride16, high0, high1)
 
     def without_memory(self, stride16: Tensor) -> Tensor:
         """Return the features `(B, 256, h, w)` of a frame that reads no memory."""
