@@ -222,7 +222,6 @@ def propagation(variant: str, mode: str, frames: int, threads: int, *, stages: b
         del ours
         step = plain.step
     else:
-        del encoder  # a segmenter computes with a copy of its own
         step = ours.step
     for index in range(1, config.n_last_frames + frames + 1):
         frame = frame_at(index % 60)
