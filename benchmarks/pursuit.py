@@ -6,6 +6,7 @@ codes one by one, layer by layer, and goes back through every remembered tensor'
 peak memory is its own.
 
     python benchmarks/pursuit.py --threads 2
+    python benchmarks/pursuit.py --threads 2 --stages    # also where they go
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measure import machine
+from measure import StageClock, machine
 from torch import Tensor
 
 from object_pursuit.config import PRESETS
@@ -61,7 +64,25 @@ def network(mode: str) -> Singlenet:
     return made.train()
 
 
-def segment(mode: str, repeats: int) -> dict[str, Any]:
+def stage_seconds(model: Singlenet, run: Callable[[Samples], Any], *, frames: int) -> dict[str, float]:
+    """Return CPU seconds of each stage of `run` on one batch, by `frames`; what runs between the stages is the rest."""
+    clock = StageClock()
+    with ExitStack() as stack:
+        for owner, attribute, name in (
+            (model.backbone, "forward", "encoder"),
+            (model.hypernet, "forward", "hypernetwork"),
+            (model, "run", "generated network"),
+            (Tensor, "backward", "backward"),
+            (torch.optim.RMSprop, "step", "optimiser"),
+        ):
+            stack.enter_context(clock.clocked(owner, attribute, name))
+        (batch,) = samples(1)
+        with clock.stage("rest"):
+            run(batch)
+    return clock.means(frames)
+
+
+def segment(mode: str, repeats: int, *, stages: bool) -> dict[str, Any]:
     """Return CPU and wall seconds per frame: of the passes, and of generating the weights of a code."""
     model, batches = network(mode).requires_grad_(False), samples(repeats)
     precision = "bf16" if mode == "bf16" else "fp32"
@@ -72,22 +93,28 @@ def segment(mode: str, repeats: int) -> dict[str, Any]:
             begun = time.process_time()
             predict = predictor(model, precision=precision)  # type: ignore[arg-type]
             generating = time.process_time() - begun
+
+        def run(batch: Samples) -> Any:
+            if mode == "plain":
+                return model.run(batch.images, model.hypernet(model.z))
+            return predict(batch.images, None)
+
         for batch in batches:
             c, w = time.process_time(), time.perf_counter()
-            if mode == "plain":
-                model.run(batch.images, model.hypernet(model.z))
-            else:
-                predict(batch.images, None)
+            run(batch)
             cpu.append((time.process_time() - c) / FRAMES)
             wall.append((time.perf_counter() - w) / FRAMES)
-    return {
-        "cpu_s_per_frame": statistics.median(cpu),
-        "wall_s_per_frame": statistics.median(wall),
-        "cpu_s_per_code": generating,
-    }
+        found: dict[str, Any] = {
+            "cpu_s_per_frame": statistics.median(cpu),
+            "wall_s_per_frame": statistics.median(wall),
+            "cpu_s_per_code": generating,
+        }
+        if stages:
+            found["stages"] = stage_seconds(model, run, frames=FRAMES)
+    return found
 
 
-def base(mode: str, repeats: int) -> dict[str, Any]:
+def base(mode: str, repeats: int, *, stages: bool) -> dict[str, Any]:
     """Return CPU and wall seconds of a step."""
     model = network(mode)
     codes = torch.randn(REMEMBERED, model.hypernet.z_dim)
@@ -100,7 +127,14 @@ def base(mode: str, repeats: int) -> dict[str, Any]:
         losses.append(step(batch))
         cpu.append(time.process_time() - c)
         wall.append(time.perf_counter() - w)
-    return {"cpu_s_per_step": statistics.median(cpu), "wall_s_per_step": statistics.median(wall), "loss": losses[0]}
+    found: dict[str, Any] = {
+        "cpu_s_per_step": statistics.median(cpu),
+        "wall_s_per_step": statistics.median(wall),
+        "loss": losses[0],
+    }
+    if stages:
+        found["stages"] = stage_seconds(model, step, frames=1)
+    return found
 
 
 def plain_step(model: Singlenet, codes: Tensor, target: dict[str, Tensor]) -> Any:
@@ -137,13 +171,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batches", type=int, default=2, help="batches of 8 frames to segment, in turns")
     parser.add_argument("--steps", type=int, default=1, help="steps of a new base, in turns")
+    parser.add_argument("--stages", action="store_true", help="also time each stage, in one more batch or step")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "records" / "pursuit.json")
     parser.add_argument("--child", nargs=2, metavar=("STAGE", "MODE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.child:
         stage, mode = arguments.child
-        row = segment(mode, arguments.batches) if stage == "segment" else base(mode, arguments.steps)
+        measure, repeats = (segment, arguments.batches) if stage == "segment" else (base, arguments.steps)
+        row = measure(mode, repeats, stages=arguments.stages)
         print(json.dumps({**row, "peak_bytes": peak_resident_bytes()}))
         return
     results: dict[str, dict[str, Any]] = {}
@@ -152,6 +188,7 @@ def main() -> None:
         for mode in MODES:
             words = [sys.executable, __file__, "--threads", str(arguments.threads), "--child", stage, mode]
             words += ["--batches", str(arguments.batches), "--steps", str(arguments.steps)]
+            words += ["--stages"] if arguments.stages else []
             results.setdefault(stage, {})[mode] = json.loads(subprocess.run(words, check=True, capture_output=True).stdout)
         unit = "frame" if stage == "segment" else "step"
         for mode, row in results[stage].items():
@@ -161,6 +198,7 @@ def main() -> None:
             print(
                 f"{stage} {mode}: {row[f'cpu_s_per_{unit}']:.3f} CPU s, {row['times_faster_cpu']:.2f}x (wall "
                 f"{row['times_faster_wall']:.2f}x), {row['peak_bytes'] / 2**20:.0f} MiB"
+                + "".join(f", {name} {seconds:.3f}" for name, seconds in row.get("stages", {}).items())
             )
     record = {
         "what": "object pursuit, untrained weights of the published size, 256x256, batches of 8",

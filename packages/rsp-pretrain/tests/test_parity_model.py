@@ -94,8 +94,8 @@ def test_forward(case: Any, seeded_rsp: Any, golden_arrays: Any) -> None:
     drawn = random_numbers(case["rng"], case["rng"]["seed"])
     for name, probe in case["probe"].items():
         assert_within(stepped(drawn[name], probe["steps"]), gold[probe["array"]], within[probe["array"]], label=name)
-    given = {name: torch.from_numpy(gold[name].astype(np.int64)) for name in case["given"]}
-    draws = Draws(torch.from_numpy(drawn["noise"]), given["post_idx"], given["prior_idx"], torch.from_numpy(drawn["mask_noise"]))
+    drawn |= {name: gold[name].astype(np.int64) for name in case["given"]}
+    draws = Draws(*(torch.from_numpy(drawn[name]) for name in ("noise", "post_idx", "prior_idx", "mask_noise")))
     with torch.inference_mode():
         out = model(images(inputs["u_src"], rows), images(inputs["u_tgt"], rows), draws)
     model.eval()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -12,9 +14,10 @@ from rsp_pretrain.memory import Context
 from rsp_pretrain.model import Encoder
 from rsp_pretrain.prepare import normalise, stretched, working_size
 from rsp_pretrain.segmenter import RSPSegmenter
+from rsp_pretrain.weights import load_encoder
 from vos_core.config import build_config
 from vos_core.contract import BuildRequest, Segmenter
-from vos_core.errors import ConfigError, FrameError, MaskError, UsageError
+from vos_core.errors import ClipWarning, ConfigError, FrameError, MaskError, UsageError
 from vos_core.types import Frame, Prompt
 
 HEIGHT, WIDTH = 64, 96
@@ -44,7 +47,7 @@ def encoder():
 def make(encoder, **config):
     precision = config.pop("precision", "fp32")
     settings = PropagationConfig(**{"scale": (64, 96), "size_mask_neighborhood": 3, "n_last_frames": 4, **config})
-    return RSPSegmenter(encoder, settings, probabilities=True, precision=precision)
+    return RSPSegmenter(copy.deepcopy(encoder), settings, probabilities=True, precision=precision)
 
 
 def test_is_a_segmenter_and_keeps_original_ids(encoder):
@@ -149,14 +152,27 @@ def test_half_precision_is_near(encoder):
     assert np.mean(a.labels == b.labels) > 0.97
 
 
+def test_a_segmenter_computes_with_the_loaded_weights_themselves(encoder, tmp_path):
+    path = tmp_path / "encoder.pth"
+    torch.save({"model": encoder.state_dict()}, path)
+    loaded, _ = load_encoder(path)
+    exact = RSPSegmenter(loaded)
+    assert exact.tracker.encoder is loaded
+    torch.testing.assert_close(loaded.state_dict(), encoder.state_dict())
+    half = RSPSegmenter(loaded, precision="bf16").tracker.encoder
+    assert {half.blocks[0].mlp.fc1.weight.dtype, half.norm.weight.dtype} == {torch.bfloat16, torch.float32}
+
+
 def test_an_object_too_small_for_a_token_is_named(encoder):
     speck = np.zeros((HEIGHT, WIDTH), bool)
     speck[0, 0] = True
     segmenter = make(encoder)
-    with pytest.warns(UserWarning, match=r"object 5 of frame 00000 covers none of 8x12 tokens"):
+    with pytest.warns(UserWarning, match=r"frame 00000: object 5 covers none of 8x12 tokens"):
         result = segmenter.step(frame(0), [Prompt(5, mask=speck), Prompt(6, mask=box(30))])
     np.testing.assert_array_equal(result.labels == 5, speck)
     assert 5 not in segmenter.step(frame(1)).labels
+    with pytest.warns(ClipWarning, match=r"frame 00002: objects 5, 7 cover none"):
+        segmenter.step(frame(2), [Prompt(5, mask=speck), Prompt(7, mask=speck)])
 
 
 def test_what_cannot_be_followed_is_refused(encoder):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import fnmatch
 import functools
 import json
+import re
 import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,17 +62,18 @@ def golden_arrays(name: str) -> Mapping[str, np.ndarray]:
 @functools.lru_cache(maxsize=256)
 def clip_rgb(clip: str, index: int) -> np.ndarray:
     """A frame of the shared clips by the number in its file name, uint8 `(H, W, 3)`."""
-    return np.asarray(Image.open(_numbered(clip, "JPEGImages", index)).convert("RGB"))
+    return np.asarray(Image.open(numbered(clip, "JPEGImages", index)).convert("RGB"))
 
 
 def clip_labels(clip: str, index: int) -> np.ndarray:
     """An annotation of the shared clips by the number in its file name."""
-    return np.asarray(Image.open(_numbered(clip, "Annotations", index)))
+    return np.asarray(Image.open(numbered(clip, "Annotations", index)))
 
 
-def _numbered(clip: str, kind: str, index: int):
+def numbered(clip: str, kind: str, index: int) -> Path:
+    """The file of a clip by the number that its name ends with, whatever stands before it."""
     folder = needs_shared("clips", clip, kind)
-    (path,) = (path for path in folder.iterdir() if path.stem.isdigit() and int(path.stem) == index)
+    (path,) = (path for path in folder.iterdir() if (end := re.search(r"\d+$", path.stem)) and int(end[0]) == index)
     return path
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sam2_cases import clip_labels, clip_rgb
 
 from sam2_rcms.train.config import (
     AffineStep,
@@ -25,7 +26,7 @@ from sam2_rcms.train.config import (
 from sam2_rcms.train.dataset import build_sampler
 from sam2_rcms.train.sampler import SampleError
 from sam2_rcms.train.transform import ClipFrames, Draws, apply_transforms
-from vos_core.testing import GOLDENS, assert_within, golden_cases, needs_shared
+from vos_core.testing import GOLDENS, assert_within, golden_cases
 
 pytestmark = pytest.mark.parity
 FOLDER = GOLDENS / "sam2-rcms"
@@ -88,10 +89,8 @@ def test_transforms(case: Any) -> None:
     for run in case["runs"]:
         images, masks = [], []
         for clip, index in case["frames"]:
-            root = needs_shared("clips")
-            images.append(Image.open(frame_path(root, "JPEGImages", clip, index)).convert("RGB"))
-            labels = np.asarray(Image.open(frame_path(root, "Annotations", clip, index)))
-            masks.append(torch.from_numpy((labels > 0).astype(np.uint8))[None])
+            images.append(Image.fromarray(clip_rgb(clip, index)))
+            masks.append(torch.from_numpy((clip_labels(clip, index) > 0).astype(np.uint8))[None])
         steps = steps_of(case["pipeline"], run["crop_prob"])
         pixels, found = apply_transforms(ClipFrames(images, masks), steps, Draws.of(run["seed"]))
         cut = tuple(slice(*part) for part in case["slices"]["img"])
@@ -104,14 +103,6 @@ def test_transforms(case: Any) -> None:
         assert sorted({*np.unique(found.numpy()).astype(int).tolist()}) == sorted(gold[f"{name}segvals"].astype(int).tolist())
         area = found[:, 0].sum((1, 2)).numpy()
         assert (np.abs(area - gold[f"{name}area"].ravel()) <= allowed["area"]["rel_of_pixels"] * side * side).all()
-
-
-def frame_path(root: Any, kind: str, clip: str, index: int) -> Any:
-    """The file of a clip's frame, whatever its zero padding and suffix."""
-    found = [path for path in (root / kind).glob(f"**/{clip}/*") if path.stem.isdigit() and int(path.stem) == index]
-    found = found or [path for path in (root / clip / kind).glob("*") if path.stem.isdigit() and int(path.stem) == index]
-    assert len(found) == 1, (kind, clip, index, found)
-    return found[0]
 
 
 def assert_share(found: np.ndarray, expected: np.ndarray, rule: Any, label: str) -> None:

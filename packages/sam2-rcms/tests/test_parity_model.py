@@ -147,7 +147,15 @@ def _module_outputs(case, network, given, gold):
         masks, ious = stable_or_best(decoded.masks, decoded.ious, delta=case["stability_delta"], threshold=run["thresh"])
         found |= {f"{run['prefix']}masks": masks, f"{run['prefix']}ious": ious}
         stability = Stability(case["stability_delta"], run["thresh"])
-        again = network.heads(features, image, points=points, labels=labels, multimask=False, stability=stability)
+        again = network.heads(
+            features,
+            image,
+            points=points if decoder["points"] else None,
+            labels=labels if decoder["points"] else None,
+            mask=given["mask_prompt"] if decoder["mask"] else None,
+            multimask=False,
+            stability=stability,
+        )
         torch.testing.assert_close(again.ious, ious, rtol=1e-4, atol=1e-4)
     spec = case["mask_as_output"]
     mask = torch.zeros(spec["shape"])

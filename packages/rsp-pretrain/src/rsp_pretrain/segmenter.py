@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -17,7 +16,7 @@ from rsp_pretrain.prepare import normalise, stretched, to_frame, working_size
 from rsp_pretrain.tracker import ClipTracker
 from vos_core.checks import check_frame_size, followed, given_masks
 from vos_core.contract import Precision
-from vos_core.errors import UsageError
+from vos_core.errors import ClipWarning, UsageError
 from vos_core.ops.resize import ResizePolicy, resize
 from vos_core.run.device import torch_device, torch_dtype
 from vos_core.types import Frame, FrameResult, LabelMap, Prompt
@@ -27,7 +26,7 @@ class RSPSegmenter:
     """Follows objects through one clip with a frozen encoder; objects may enter or be refreshed at any frame.
 
     Args:
-        encoder: weights; stays as it is, a copy computes.
+        encoder: weights; from now on the segmenter's, which moves and converts them in place.
         config: see `PropagationConfig`.
         device: torch device string.
         precision: fp32 is the parity path.
@@ -84,7 +83,8 @@ class RSPSegmenter:
         first = self._frame_size is None
         self._frame_size = size
         self.ids += tuple(object_id for object_id in masks if object_id not in self.ids)
-        given = {self.ids.index(object_id) + 1: self._tokens(object_id, mask, frame) for object_id, mask in masks.items()}
+        given = {self.ids.index(object_id) + 1: self._tokens(mask) for object_id, mask in masks.items()}
+        _warn_of_lost([object_id for object_id in masks if not given[self.ids.index(object_id) + 1].any()], frame, self.grid)
         image = normalise(frame.rgb, working_size(*size, self.config.scale)).to(self.device)
         soft = self.tracker.step(image, given, channels=len(self.ids) + 1)
         shares = stretched(soft, self.tracker.encoder.patch)
@@ -110,14 +110,8 @@ class RSPSegmenter:
         """Return the bytes held for the current clip."""
         return self.tracker.state_bytes()
 
-    def _tokens(self, object_id: int, mask: npt.NDArray[np.bool_], frame: Frame) -> Tensor:
+    def _tokens(self, mask: npt.NDArray[np.bool_]) -> Tensor:
         small = resize(mask.astype(np.uint8), self.grid, ResizePolicy.PILLOW_NEAREST) > 0
-        if not small.any():
-            warnings.warn(
-                f"object {object_id} of frame {frame.name} covers none of {self.grid[0]}x{self.grid[1]} tokens and is lost; "
-                "a larger scale would keep it",
-                stacklevel=3,
-            )
         return torch.from_numpy(small).flatten().to(self.device)
 
     def _label_map(self, shares: Tensor, size: tuple[int, int]) -> LabelMap:
@@ -142,13 +136,26 @@ class RSPSegmenter:
 
 
 def frozen(encoder: Encoder, *, device: torch.device, dtype: torch.dtype) -> Encoder:
-    """Return a copy for inference: matrices in `dtype`, norms, positions and the residual stream in float32."""
-    twin = copy.deepcopy(encoder).to(device).eval().requires_grad_(False)
+    """Return `encoder` ready for inference: matrices in `dtype`, norms, positions and the residual stream in float32.
+
+    It is changed in place, layer after layer, so that its weights never exist twice.
+    """
+    encoder.to(device).eval().requires_grad_(False)
     if dtype != torch.float32:
-        for part in twin.modules():
+        for part in encoder.modules():
             if isinstance(part, (nn.Linear, nn.Conv2d)):
                 part.to(dtype)
-    return twin
+    return encoder
+
+
+def _warn_of_lost(ids: Sequence[int], frame: Frame, grid: tuple[int, int]) -> None:
+    """Name the objects of a frame whose given mask covers no token."""
+    if not ids:
+        return
+    shown = ", ".join(map(str, ids))
+    text = f"object {shown} covers none" if len(ids) == 1 else f"objects {shown} cover none"
+    lost = "is lost; a larger scale would keep it" if len(ids) == 1 else "are lost; a larger scale would keep them"
+    warnings.warn(f"frame {frame.name}: {text} of {grid[0]}x{grid[1]} tokens and {lost}", ClipWarning, stacklevel=3)
 
 
 def _background(ids: Sequence[int], *shape: int) -> LabelMap:

@@ -178,7 +178,8 @@ def load_encoder(
             fix=f"Pass --variant {_variant_of(size) or ANY_VIT}",
         )
     side = image_size or size.image_size
-    encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=side)
+    with torch.device("meta"):  # weights exist once: the encoder takes the checkpoint's own tensors
+        encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=side)
     return encoder.eval(), fill_encoder(encoder, state, source=str(path), description=_describe(size))
 
 

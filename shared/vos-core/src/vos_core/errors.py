@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend. Each says what was found, what was expected and what to do."""
+"""Errors that a user can cause and mend: each says what was found, what was expected and what to do; warnings of a clip."""
 
 from __future__ import annotations
 
@@ -77,3 +77,10 @@ class InterruptError(VosError):
     """Work stopped by Ctrl-C or SIGTERM; what was finished is kept."""
 
     exit_code = 130  # 128 + SIGINT, as shells expect
+
+
+class ClipWarning(UserWarning):
+    """What a method has to say about the clip at hand, such as an object that it cannot follow.
+
+    The runtime puts it in the clip's record, so that it is shown with the clip's name and kept in `run.json`.
+    """

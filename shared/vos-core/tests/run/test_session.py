@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from vos_core.errors import FrameError, MaskError, VosError
+from vos_core.errors import ClipWarning, FrameError, MaskError, VosError
 from vos_core.run.prompts import all_prompts, count_objects
 from vos_core.run.session import run_clip
 from vos_core.run.tta import Augmentation, augment
@@ -70,6 +71,22 @@ def test_unlisted_and_missing_ids_are_named(make_clip, recorder):
     assert segmenter.calls[0][1] == (1,)
     assert any("[9]" in text and "does not list" in text for text in record.warnings)
     assert any("[5]" in text and "no mask" in text for text in record.warnings)
+
+
+def test_what_a_method_warns_about_a_clip_is_in_its_record_once_and_other_warnings_are_shown(make_clip, recorder):
+    segmenter = recorder()
+    step = segmenter.step
+
+    def warning_step(frame, prompts=()):
+        warnings.warn("object 1 is lost", ClipWarning, stacklevel=2)
+        warnings.warn("old function", DeprecationWarning, stacklevel=2)
+        return step(frame, prompts)
+
+    segmenter.step = warning_step
+    with pytest.warns() as shown:
+        record = run_clip(segmenter, make_clip())
+    assert record.warnings == ("object 1 is lost",)
+    assert {item.category for item in shown} == {DeprecationWarning}
 
 
 def test_clip_without_usable_mask_says_what_to_give(make_clip, recorder):

@@ -45,6 +45,16 @@ class TestLoadStrict:
         load_strict(module, {key: value.half() for key, value in state_of(module).items()}, source="x")
         assert module.weight.dtype == torch.float32
 
+    def test_module_without_memory_takes_the_tensors_themselves(self):
+        with torch.device("meta"):
+            module = nn.Linear(2, 2)
+        state = {"module.weight": torch.rand(2, 2), "module.bias": torch.rand(2).half()}
+        load_strict(module, state, source="x")
+        assert module.weight.data_ptr() == state["module.weight"].data_ptr()
+        assert module.weight.requires_grad
+        assert (module.bias.dtype, module.bias.device.type) == (torch.float32, "cpu")
+        assert torch.equal(module.bias, state["module.bias"].float())
+
     def test_difference_can_be_read_and_nothing_is_loaded(self):
         module, before = net(), net()
         before.load_state_dict(module.state_dict())

@@ -122,7 +122,6 @@ def open_encoder(
         "precision": precision,
         "seed": seed,
     }
-    twin = frozen(encoder, device=torch.device(device), dtype=dtype)
     opened_with = {
         "weights": weights,
         "variant": variant,
@@ -133,7 +132,14 @@ def open_encoder(
         "whole": whole,
         "norm_pix_loss": norm_pix_loss,
     }
-    return LoadedEncoder(twin, settings, device, dtype, "" if report is None else str(report), opened_with)
+    return LoadedEncoder(
+        frozen(encoder, device=torch.device(device), dtype=dtype),
+        settings,
+        device,
+        dtype,
+        "" if report is None else str(report),
+        opened_with,
+    )
 
 
 def _whole(path: Path | None, variant: str | None, seed: int, norm_pix_loss: bool | None) -> tuple[Encoder, None]:

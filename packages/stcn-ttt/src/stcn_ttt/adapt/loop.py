@@ -20,7 +20,7 @@ from stcn_ttt.adapt.objective import Sequences, loss_of
 from stcn_ttt.adapt.pseudo import PseudoMasks
 from stcn_ttt.adapt.sequences import SequenceMaker
 from vos_core.contract import FrameReader, Precision
-from vos_core.errors import ConfigError, VosError
+from vos_core.errors import ClipWarning, ConfigError, VosError
 from vos_core.training.allocator import keep_freed_memory
 from vos_core.training.loop import autocast
 from vos_core.training.optim import build_optimizer
@@ -131,7 +131,7 @@ def adapt_network(
 
 def _skipped(report: AdaptReport, reason: str) -> AdaptReport:
     report.skipped = f"{reason}, so it is not adapted"
-    warnings.warn(report.skipped, stacklevel=3)
+    warnings.warn(report.skipped, ClipWarning, stacklevel=3)
     return report
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
 from vos_core.contract import AdaptiveSegmenter, LengthAware, Segmenter
-from vos_core.errors import FrameError, VosError
+from vos_core.errors import ClipWarning, FrameError, VosError
 from vos_core.io.frames import open_clip, prefetch
 from vos_core.io.images import ImageBackend
 from vos_core.run.device import synchronize
@@ -52,10 +54,11 @@ def run_clip(
     meter = MemoryMeter(device)
     steps: list[float] = []
     state_bytes = 0
+    said: list[str] = []
     try:
         if clip.video is None and not clip.frames:
             raise FrameError(f"clip '{clip.name}' has no frames", expected="at least one image or video frame")
-        with closing(open_clip(clip, backend=image_backend)) as source:
+        with _clip_warnings(said), closing(open_clip(clip, backend=image_backend)) as source:
             prompts = ClipPrompts(clip, source.names)
             first, given = prompts.first(source)
             if isinstance(segmenter, LengthAware):
@@ -110,8 +113,25 @@ def run_clip(
         step_seconds=tuple(steps),
         peak_memory_bytes=meter.peak_bytes(),
         state_bytes=state_bytes,
-        warnings=tuple(prompts.warnings + prompts.missing_warning()),
+        warnings=tuple(prompts.warnings + prompts.missing_warning() + said),
     )
+
+
+@contextmanager
+def _clip_warnings(said: list[str]) -> Iterator[None]:
+    """Add what a method warns about the clip to `said`; other warnings are shown as usual."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", ClipWarning)
+        show = warnings.showwarning
+
+        def keep(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, ClipWarning):
+                show(message, category, *place, **more)
+            elif str(message) not in said:  # averaging over scales says it once for each
+                said.append(str(message))
+
+        warnings.showwarning = keep
+        yield
 
 
 def _check_result(result: FrameResult, frame: Frame, clip: Clip) -> None:

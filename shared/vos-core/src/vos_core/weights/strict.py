@@ -19,6 +19,9 @@ def load_strict(
 ) -> None:
     """Copy `state` into `module` if keys and shapes agree exactly; a wrapper prefix on either side is no difference.
 
+    A module built under `torch.device("meta")` takes the tensors of `state` themselves, so that weights exist once: those of a
+    memory-mapped checkpoint stay in its file until they are used.
+
     Args:
         module: takes the values in its own floating dtypes.
         state: key -> tensor, as `load_state` returns it.
@@ -35,7 +38,11 @@ def load_strict(
         hint = f"These weights fit variant {' or '.join(fitting)}: choose it" if fitting else _registry_hint(found)
         raise WeightsError(f"{source} does not fit this {type(module).__name__}", fix=f"{hint}. Differences:\n{difference}")
     old, new = shared_prefix(found), shared_prefix(expected)
-    module.load_state_dict({new + key.removeprefix(old): value for key, value in state.items()}, strict=True)
+    values = {new + key.removeprefix(old): value for key, value in state.items()}
+    if assign := any(parameter.is_meta for parameter in module.parameters()):
+        own = module.state_dict()
+        values = {key: value.to(own[key].dtype).contiguous() for key, value in values.items()}
+    module.load_state_dict(values, strict=True, assign=assign)
 
 
 def fitting_entries(state: Mapping[str, torch.Tensor]) -> list[str]:
