@@ -55,7 +55,8 @@ def command(as_json: bool, **options: Any) -> None:
     """Fit a network to the first n images of a sequence and score it on the rest.
 
     Quality by the published protocol (dropout on, random crops, training images among the scored) stands beside clean scores:
-    whole images, dropout off, training images left out. For masks of a video use infer.
+    whole images, dropout off, training images left out. Images without a mask are left out, too. One fit is of one object:
+    choose it with --label where masks show several. For masks of a video, and for several objects, use infer.
 
     Example: object-pursuit oneshot --imgs clip/imgs --masks clip/masks --bases j.pth --hypernet j.pth --backbone j.pth
     """
@@ -74,5 +75,7 @@ def command(as_json: bool, **options: Any) -> None:
     click.echo(f"{options['model']}: quality {fit.quality:.3f} (epoch {fit.best_epoch} of {fit.epochs}, {result.scored} images)")
     if result.jaccard is not None and result.first is not None and result.last is not None:
         click.echo(f"clean: J {result.jaccard:.3f}, Dice {result.dice:.3f}, decay {result.first - result.last:+.3f}")
+    else:
+        click.echo("clean: no score, since every image that has a mask was trained on; infer segments the others")
     if options["save_ckpt"]:
         click.echo(f"network: {options['out'] / 'ckpt_best.pth'}")
