@@ -197,6 +197,18 @@ def test_oneshot_needs_the_object_in_sight(run, objects, tmp_path):
     assert "none of the 1 masks to train on shows the object" in done.output
 
 
+def test_oneshot_interrupted(run, objects, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("object_pursuit.cli.oneshot_run.fit_oneshot", interrupted)
+    folder = next((objects / "stream").iterdir())
+    words = ["oneshot", "--imgs", folder / "imgs", "--masks", folder / "masks", "--model", "unet", "--out", tmp_path]
+    done = run(*words)
+    assert done.exit_code == 130
+    assert "a fit is not resumed" in done.output
+
+
 def test_oneshot_without_further_masks_says_so(run, joint, objects, tmp_path):
     folder = next((objects / "stream").iterdir())
     mask = sorted((folder / "masks").iterdir())[0]

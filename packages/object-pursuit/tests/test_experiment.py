@@ -233,6 +233,16 @@ def test_command(tmp_path):
     assert "must not be empty" in run("--out", tmp_path / "x", "--set", "taus=[]").stderr
 
 
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("object_pursuit.experiment.run.pretrain", interrupted)
+    done = run("--out", tmp_path / "out", "--tables", "none", "--set", "images=8")
+    assert done.exit_code == 130
+    assert "Run the same command again" in done.stderr
+
+
 @pytest.mark.long
 def test_claims_hold_for_two_seeds(tmp_path):
     results = run_experiment(tmp_path / "out", ExperimentPlan(), seeds=(0, 1), tables=())

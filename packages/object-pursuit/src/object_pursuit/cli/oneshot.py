@@ -19,6 +19,7 @@ from object_pursuit.cli.options import (
     write_run_file,
 )
 from vos_core.cli.options import device_options, json_option
+from vos_core.errors import InterruptError
 
 
 @click.command("oneshot")
@@ -66,7 +67,10 @@ def command(as_json: bool, **options: Any) -> None:
     imgs = required(options["imgs"], "--imgs", "a folder of images")
     masks = required(options["masks"], "--masks", "a folder of masks with the images' stems")
     size = image_size(options["resize"], options["preset"])
-    result = run_oneshot(imgs, masks, size, options, tell=say)
+    try:
+        result = run_oneshot(imgs, masks, size, options, tell=say)
+    except KeyboardInterrupt:
+        raise InterruptError("interrupted; a fit is not resumed", fix="Run the command again, with fewer --epochs") from None
     write_run_file(options["out"], "oneshot", dict(options))
     if as_json:
         print_json(result.to_json())
