@@ -155,9 +155,10 @@ def test_a_file_of_another_network_is_refused_with_its_differences(run, joint, t
     assert "pretrain_last.pth" in done.output or "object folder" in done.output
 
 
-@pytest.mark.parametrize("model", ["coeffnet", "singlenet", "unet"])
+@pytest.mark.parametrize("model", ["coeffnet", "singlenet", "deeplab", "unet"])
 def test_oneshot_models(run, joint, objects, tmp_path, model):
     folder = next((objects / "stream").iterdir())
+    side = 64 if model in ("coeffnet", "singlenet") else 32  # comparators have millions of parameters
     words = ["oneshot", "--imgs", folder / "imgs", "--masks", folder / "masks", "--model", model, "--dataset", "iThor"]
     words += [
         "--epochs",
@@ -169,13 +170,13 @@ def test_oneshot_models(run, joint, objects, tmp_path, model):
         "--save_ckpt",
         "--save_viz",
         "--resize",
-        64,
-        64,
+        side,
+        side,
         "--out",
         tmp_path,
     ]
     file = joint / "pretrain_last.pth"
-    if model != "unet":
+    if model in ("coeffnet", "singlenet"):
         words += ["--bases", file, "--hypernet", file, "--backbone", file]
     done = run(*words, "--json")
     assert done.exit_code == 0, done.output
@@ -184,7 +185,8 @@ def test_oneshot_models(run, joint, objects, tmp_path, model):
     assert 0 <= told["jaccard"] <= 1
     assert len(list((tmp_path / "viz_pred").glob("*.png"))) == 6
     state = torch.load(tmp_path / "ckpt_best.pth", weights_only=True)
-    assert {"coeffnet": "coeffs", "singlenet": "z", "unet": "outc.conv.weight"}[model] in state
+    keys = {"coeffnet": "coeffs", "singlenet": "z", "deeplab": "decoder.conv1.weight", "unet": "outc.conv.weight"}
+    assert keys[model] in state
 
 
 def test_oneshot_needs_the_object_in_sight(run, objects, tmp_path):
@@ -193,6 +195,30 @@ def test_oneshot_needs_the_object_in_sight(run, objects, tmp_path):
     done = run(*words, "--resize", 64, 64, "--out", tmp_path)
     assert done.exit_code == 2
     assert "none of the 1 masks to train on shows the object" in done.output
+
+
+def test_oneshot_interrupted(run, objects, tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("object_pursuit.cli.oneshot_run.fit_oneshot", interrupted)
+    folder = next((objects / "stream").iterdir())
+    words = ["oneshot", "--imgs", folder / "imgs", "--masks", folder / "masks", "--model", "unet", "--out", tmp_path]
+    done = run(*words)
+    assert done.exit_code == 130
+    assert "a fit is not resumed" in done.output
+
+
+def test_oneshot_without_further_masks_says_so(run, joint, objects, tmp_path):
+    folder = next((objects / "stream").iterdir())
+    mask = sorted((folder / "masks").iterdir())[0]
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / mask.name).write_bytes(mask.read_bytes())
+    file = joint / "pretrain_last.pth"
+    words = ["oneshot", "--imgs", folder / "imgs", "--masks", tmp_path / "masks", "--bases", file, "--hypernet", file]
+    done = run(*words, "--backbone", file, "--epochs", 1, "--resize", 64, 64, "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    assert "every image that has a mask was trained on" in done.output
 
 
 def test_remove_redundancy(run, joint, objects, tmp_path):

@@ -105,15 +105,18 @@ def test_memory_keeps_generated_weights_nearer(world, start):
 
 
 def test_claims_and_accuracy(world, start):
-    matrix = claim_matrix(start, world.heldout, ["obj_000", "obj_003"])
-    assert matrix.shape == (2, 2)
+    matrix = claim_matrix(start, world.heldout, ["obj_000", "obj_003", "obj_001"], ["obj_001", "obj_000"])
+    assert matrix.shape == (2, 3)
+    assert accuracy(start, world.heldout, ["obj_001"]) == pytest.approx(float(matrix[0, 2]), abs=2e-3)
+    matrix = matrix[1:]
+    assert claim_matrix(start, world.heldout, ["obj_000"], []).shape == (0, 1)
     assert accuracy(start, world.heldout, ["obj_000"]) == pytest.approx(float(matrix[0, 0]), abs=2e-3)
     assert accuracy(start, world.heldout, ["obj_000", "obj_005"]) == pytest.approx(float(matrix[0, 0]) / 2, abs=2e-3)
 
 
 def test_what_a_stream_came_to():
     rounds = [met("a", "new_base", bases=2), met("b", "expressed", bases=2), met("a", "seen", repeat=True), met("c", "discarded")]
-    run = outcome(rounds, claims={"a": (1.0, 0.9, 0.2), "b": (1.0, 0.65, 0.6), "x": (1.0, 0.1, 0.7)})
+    run = outcome(rounds, claims={"a": {"a": 0.9, "b": 0.2}, "b": {"a": 0.65, "b": 0.6}, "x": {"a": 0.1, "b": 0.7}})
     assert (run.new_bases, len(run.first_meetings), len(run.repeats)) == (1, 3, 1)
     assert run.stream_names == ("a", "b")
     assert run.known_repeats == run.repeats
@@ -122,7 +125,7 @@ def test_what_a_stream_came_to():
     assert run.forgotten == ("b",)
     assert run.accuracy == pytest.approx((0.75 + 0.4) / 2)
     assert run.drop == pytest.approx((2.4 - 2.05) / 3)
-    assert run.claimed_by("b") == (0.65, "a"), "codes of pretraining are left out"
+    assert run.claimed_by("b") == (0.65, "a")
     assert recall(run, 0.6) == (1.0, 0.5)
     assert recall(run, 0.8) == (0.5, 1.0)
     assert claimed_share(run, ["x"], 0.5, codes=1) == 0.0
@@ -195,6 +198,7 @@ def test_whole_experiment_in_small_and_again(tmp_path):
     assert [one.repeat for one in stream.rounds] == [False, False, True, False]
     assert {one.verdict for one in stream.rounds} <= {"seen", "expressed", "redundant", "new_base", "discarded"}
     assert set(stream.claims) == {object_name(i) for i in range(2, 7)}
+    assert all(tuple(row) == stream.stream_names for row in stream.claims.values()), "codes of pretraining are left out"
     assert sum(one.verdict in ("expressed", "redundant", "new_base") for one in stream.rounds) == len(stream.names) - 2
     assert results[0].shots.keys() == {"bases", "free"}
     # An interrupted run goes on: with a piece lost, only that one is made again, from the pursuit that is still there.
@@ -227,6 +231,16 @@ def test_command(tmp_path):
     assert run("--out", tmp_path / "x", "--tables", "7").exit_code == 2
     assert "unknown option 'taux'" in run("--out", tmp_path / "x", "--set", "taux=1").stderr
     assert "must not be empty" in run("--out", tmp_path / "x", "--set", "taus=[]").stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("object_pursuit.experiment.run.pretrain", interrupted)
+    done = run("--out", tmp_path / "out", "--tables", "none", "--set", "images=8")
+    assert done.exit_code == 130
+    assert "Run the same command again" in done.stderr
 
 
 @pytest.mark.long

@@ -95,6 +95,14 @@ def test_a_pursuit(files, tmp_path):
     assert "pursuit" in run("inspect", tmp_path).stdout
 
 
+def test_pretraining(files, tmp_path):
+    for name in ("checkpoint_8.pth", "pretrain_last.pth"):
+        (tmp_path / name).write_bytes((files / "joint.pth").read_bytes())
+    found = told(tmp_path)
+    assert (found["kind"], found["codes"]) == ("joint checkpoint", 3)
+    assert found["path"] == str(tmp_path / "pretrain_last.pth")
+
+
 def test_faults(files, tmp_path):
     assert "does not exist" in run("inspect", tmp_path / "none").stderr
     assert "holds no code file" in run("inspect", tmp_path).stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from object_pursuit.model import Multinet, build_encoder, build_hypernet
 from object_pursuit.parts import load_parts, seeded_parts
 from object_pursuit.quality import dice
 from object_pursuit.segmenter import frozen_encoder
+from vos_core.errors import WeightsError
 from vos_core.io.masks import read_mask
 
 
@@ -91,8 +93,35 @@ def test_claims_equal_each_code_alone():
     assert claim.dice == pytest.approx(max(alone), abs=2e-3)
     assert claim.code == parts.names[int(np.argmax(alone))]
     assert claim.seen
-    assert not claim.correct
+    assert claim.correct is None, "nobody knows what seeded codes were learned from"
     assert not claim_objects(parts, [data], tau=0.9999, batch=6)[0].seen
+
+
+@pytest.mark.parametrize(
+    ("own", "other", "correct"), [("obj_000", None, True), ("obj_001", None, False), (None, "obj_000", False), (None, "x", None)]
+)
+def test_a_claim_is_correct_false_or_unknown(own, other, correct):
+    parts = seeded_parts(PRESETS["tiny"])
+    data = held_object(0, 6, size=32)
+    best = parts.names.index(claim_objects(parts, [data], tau=0.0)[0].code)
+    objects = [other] * len(parts.names)
+    objects[best] = own
+    assert claim_objects(replace(parts, objects=tuple(objects)), [data], tau=0.0)[0].correct is correct
+
+
+def test_names_of_joint_codes_are_those_of_pretraining(joint, tmp_path):
+    path = tmp_path / "joint.pth"
+    path.write_bytes(joint.read_bytes())
+    rows = [{"index": index, "data_dir": f"set/mug_{index}"} for index in (1, 0, 2)]
+    (tmp_path / "pretrain_info.json").write_text(json.dumps(rows))
+    parts = load_parts(path)
+    assert parts.objects == ("mug_0", "mug_1", "mug_2")
+    assert parts.names == ("object 0 mug_0", "object 1 mug_1", "object 2 mug_2")
+    (tmp_path / "pretrain_info.json").write_text(json.dumps(rows[:2]))
+    assert load_parts(path).objects == (None, None, None), "another checkpoint's records"
+    (tmp_path / "pretrain_info.json").write_text("{")
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_parts(path)
 
 
 def test_reid_command(joint, tmp_path):
@@ -100,7 +129,8 @@ def test_reid_command(joint, tmp_path):
     done = run("reid", joint, "--data", tmp_path / "set/stream", "--resize", 32, 32, "--thres", 0, "--device", "cpu", "--json")
     assert done.exit_code == 0, done.output + done.stderr
     told = json.loads(done.stdout)
-    assert (told["objects"], told["seen"] + told["unseen"], told["correct"]) == (2, 2, 0)
+    assert told["objects"] == told["seen"] + told["unseen"] == 2
+    assert (told["correct"], told["false"], told["unknown"]) == (0, 0, told["seen"]), "no record tells what codes are of"
     plain = run("reid", joint, "--data", tmp_path / "set/stream", "--resize", 32, 32, "--device", "cpu")
     assert "obj_001" in plain.stdout
     assert "2 objects" in plain.stdout

@@ -25,14 +25,15 @@ class Claim:
         code: name of the code; of equals the later one.
         dice: mean over batches of the mean over images.
         seen: whether that exceeds the threshold.
-        correct: whether the code was learned from this object, by the name in its record.
+        correct: whether the code was learned from this object, by its record. A code without a record is wrong where another one
+            is recorded as this object's; where none is, nobody knows: None.
     """
 
     name: str
     code: str
     dice: float
     seen: bool
-    correct: bool
+    correct: bool | None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -70,6 +71,13 @@ def claim_objects(
         batches = [order[first : first + batch] for first in range(0, len(order), batch)]
         scores = score_codes(parts.codes, data, batches, hypernet, encoder, dropout="never", device=device, precision=precision)
         best = max(range(len(scores)), key=lambda number: (scores[number], number))
-        name, code = Path(data.name).name, parts.names[best]
-        found.append(Claim(name, code, scores[best], scores[best] > tau, name in code.split()))
+        name = Path(data.name).name
+        found.append(Claim(name, parts.names[best], scores[best], scores[best] > tau, _correct(parts, best, name)))
     return found
+
+
+def _correct(parts: Parts, code: int, name: str) -> bool | None:
+    learned_from = parts.objects[code]
+    if learned_from is None and name not in parts.objects:
+        return None
+    return learned_from == name

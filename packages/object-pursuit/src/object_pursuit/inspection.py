@@ -13,7 +13,7 @@ from vos_core.errors import UsageError, WeightsError
 
 
 def describe(path: Path) -> dict[str, Any]:
-    """Return a description of a checkpoint, a code file, a folder of codes, or the output folder of a pursuit.
+    """Return a description of a checkpoint, a code file, a folder of codes, or the output folder of pursuit or pretraining.
 
     Raises:
         UsageError: the path does not exist.
@@ -21,8 +21,12 @@ def describe(path: Path) -> dict[str, Any]:
     """
     if not path.exists():
         raise UsageError(f"{path} does not exist", expected="a checkpoint, a code file or a folder of them")
+    if path.is_dir() and (path / "checkpoint").is_dir():
+        return _run(path)
+    if (path / "pretrain_last.pth").is_file():
+        path = path / "pretrain_last.pth"
     if path.is_dir():
-        return _run(path) if (path / "checkpoint").is_dir() else _codes(path)
+        return _codes(path)
     return {"path": str(path), **_file(path)}
 
 

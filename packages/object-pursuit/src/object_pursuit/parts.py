@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from object_pursuit.config import PRESETS, NetworkConfig
+from object_pursuit.config import NetworkConfig
 from vos_core.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ class Parts:
         encoder: shared encoder; None where it is generated.
         codes: known codes `(K, z_dim)`.
         names: of the codes, K of them.
+        objects: the object that each code was learned from, by the records beside the codes; None where no record tells.
     """
 
     hypernet: Hypernet
     encoder: nn.Module | None
     codes: Tensor
     names: tuple[str, ...]
+    objects: tuple[str | None, ...]
 
 
 def seeded_parts(config: NetworkConfig, *, seed: int = 0) -> Parts:
@@ -45,7 +48,8 @@ def seeded_parts(config: NetworkConfig, *, seed: int = 0) -> Parts:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         codes = torch.randn(SEEDED_CODES, config.z_dim)
-        return Parts(build_hypernet(config), build_encoder(config), codes, tuple(f"code {i}" for i in range(SEEDED_CODES)))
+        names = tuple(f"code {i}" for i in range(SEEDED_CODES))
+        return Parts(build_hypernet(config), build_encoder(config), codes, names, (None,) * SEEDED_CODES)
 
 
 def load_parts(source: Path, *, codes: Path | None = None, backbone: Path | None = None) -> Parts:
@@ -81,43 +85,49 @@ def load_parts(source: Path, *, codes: Path | None = None, backbone: Path | None
         load_backbone(encoder, place)
     run = file.parent.parent
     place = codes or (file if "z" in state else run / "zs" if source.is_dir() else run / "Bases")
-    found, names = read_named_codes(place)
+    found, names, objects = read_named_codes(place)
     if found.shape[1] != hypernet.z_dim:
         raise WeightsError(f"codes in {place} have {found.shape[1]} numbers", expected=f"{hypernet.z_dim}, as {file} takes")
-    return Parts(hypernet, encoder, found, names)
+    return Parts(hypernet, encoder, found, names, objects)
 
 
-def read_named_codes(source: Path) -> tuple[Tensor, tuple[str, ...]]:
-    """Return codes `(K, z_dim)` and their names: files' stems, with the object that a pursuit's records name, or row numbers.
+def read_named_codes(source: Path) -> tuple[Tensor, tuple[str, ...], tuple[str | None, ...]]:
+    """Return codes `(K, z_dim)`, their names, and the objects that records beside them say they were learned from.
+
+    Records are `pretrain_info.json` beside a joint checkpoint, `z_info.json` and `base_info.json` beside a pursuit's folders of
+    codes. A code's name ends with its object's.
 
     Raises:
         UsageError: the path does not exist.
-        WeightsError: no code is there, or one cannot be read.
+        WeightsError: no code is there, or one or a record cannot be read.
     """
     from object_pursuit.weights import code_files, read_bases
 
     codes = read_bases(source)
-    if not source.is_dir():
-        return codes, tuple(f"object {i}" for i in range(len(codes)))
-    told = _recorded_objects(source.parent)
-    return codes, tuple(f"{path.stem} {told[path.name]}" if path.name in told else path.stem for path in code_files(source))
+    own: tuple[str, ...]
+    if source.is_dir():
+        files = code_files(source)
+        told = _recorded_objects(source.parent, (("z_info.json", "z_file"), ("base_info.json", "base_file")))
+        own, objects = tuple(path.stem for path in files), tuple(told.get(path.name) for path in files)
+    else:
+        told = _recorded_objects(source.parent, (("pretrain_info.json", "index"),))
+        own, objects = tuple(f"object {i}" for i in range(len(codes))), tuple(told.get(str(i)) for i in range(len(codes)))
+        if len(told) != len(codes):  # another checkpoint's
+            objects = (None,) * len(codes)
+    names = tuple(name if known is None else f"{name} {known}" for name, known in zip(own, objects, strict=True))
+    return codes, names, objects
 
 
-def _recorded_objects(run: Path) -> dict[str, str]:
-    """Return code file -> name of the object, from a pursuit's records."""
+def _recorded_objects(folder: Path, records: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return code file or number -> name of the object, from records (file, field that names the code)."""
     found: dict[str, str] = {}
-    for name, field in (("z_info.json", "z_file"), ("base_info.json", "base_file")):
-        path = run / name
+    for name, field in records:
+        path = folder / name
         if not path.is_file():
             continue
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-            found |= {Path(entry[field]).name: Path(entry["data_dir"]).name for entry in entries}
+            found |= {Path(str(entry[field])).name: Path(entry["data_dir"]).name for entry in entries}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{path} cannot be read ({error})", fix="Run the pursuit again, or remove the file") from error
     return found
-
-
-def presets() -> tuple[str, ...]:
-    """Return the names of the networks that can be built without weights."""
-    return tuple(PRESETS)

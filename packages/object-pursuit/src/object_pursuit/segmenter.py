@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from object_pursuit.clipfit import CodeFitter
 from object_pursuit.config import PRESETS, SegmenterConfig
 from object_pursuit.model import Hypernet
 from object_pursuit.model.primary import run_stages
-from object_pursuit.parts import Parts, load_parts, seeded_parts
+from object_pursuit.parts import load_parts, seeded_parts
 from object_pursuit.samples import ObjectImages
 from object_pursuit.weights import is_none
 from object_pursuit.windows import join_windows, window_boxes, window_images
@@ -276,7 +276,9 @@ def build_segmenter(request: BuildRequest) -> ObjectPursuitSegmenter:
             raise UsageError(f"{request.weights} is no network of variant '{variant}'", fix="Leave out --variant")
     device = torch.device(request.device)
     encoder = None if parts.encoder is None else frozen_encoder(parts.encoder, config.encoder_norm).to(device)
-    parts = Parts(parts.hypernet.to(device).requires_grad_(False), encoder, parts.codes.to(device), parts.names)
+    parts = replace(
+        parts, hypernet=parts.hypernet.to(device).requires_grad_(False), encoder=encoder, codes=parts.codes.to(device)
+    )
     fitter = CodeFitter(parts, config, seed=request.seed, device=request.device, precision=request.precision)
     return ObjectPursuitSegmenter(
         parts.hypernet,

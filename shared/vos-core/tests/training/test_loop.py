@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,12 @@ def test_two_ranks_give_the_weights_of_one_process(tmp_path: Path) -> None:
     double = torch.load(tmp_path / "two/ended.pt", weights_only=True)
     for name, value in single.model.state_dict().items():
         torch.testing.assert_close(double[name], value, rtol=1e-5, atol=1e-6)
+
+
+def test_progress_in_a_log_file_is_a_line_now_and_then(tmp_path, capsys):
+    log = RunLog(tmp_path, total=200)
+    for _ in range(200):
+        time.sleep(0.002)
+        log.step()
+    log.close()
+    assert capsys.readouterr().err.count("%|") <= 2, "its first and its last"

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vos_core.cli.options import json_option
-from vos_core.errors import UsageError
+from vos_core.errors import InterruptError, UsageError
 
 
 @click.command("experiment")
@@ -49,9 +49,13 @@ def command(
     plan = build_config(ExperimentPlan, merge_options(config_file, assignments))
     chosen = {"all": TABLES, "none": ()}.get(tables) if tables in ("all", "none") else _numbers(tables, "--tables")
     apply_threads(threads)
-    results = run_experiment(
-        out, plan, seeds=_numbers(seeds, "--seeds"), tables=chosen or (), tell=lambda text: click.echo(text, err=True)
-    )
+    numbers = _numbers(seeds, "--seeds")
+    try:
+        results = run_experiment(out, plan, seeds=numbers, tables=chosen or (), tell=lambda text: click.echo(text, err=True))
+    except KeyboardInterrupt:
+        raise InterruptError(
+            f"interrupted; what is finished is kept in {out}", fix="Run the same command again to go on"
+        ) from None
     claims = [(result.seed, *claim) for result in results for claim in result.checks()]
     if as_json:
         rows = [{"seed": s, "claim": claim, "holds": holds, "figures": figures} for s, claim, holds, figures in claims]

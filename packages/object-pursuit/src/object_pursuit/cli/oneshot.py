@@ -19,6 +19,7 @@ from object_pursuit.cli.options import (
     write_run_file,
 )
 from vos_core.cli.options import device_options, json_option
+from vos_core.errors import InterruptError
 
 
 @click.command("oneshot")
@@ -55,7 +56,8 @@ def command(as_json: bool, **options: Any) -> None:
     """Fit a network to the first n images of a sequence and score it on the rest.
 
     Quality by the published protocol (dropout on, random crops, training images among the scored) stands beside clean scores:
-    whole images, dropout off, training images left out. For masks of a video use infer.
+    whole images, dropout off, training images left out. Images without a mask are left out, too. One fit is of one object:
+    choose it with --label where masks show several. For masks of a video, and for several objects, use infer.
 
     Example: object-pursuit oneshot --imgs clip/imgs --masks clip/masks --bases j.pth --hypernet j.pth --backbone j.pth
     """
@@ -65,7 +67,10 @@ def command(as_json: bool, **options: Any) -> None:
     imgs = required(options["imgs"], "--imgs", "a folder of images")
     masks = required(options["masks"], "--masks", "a folder of masks with the images' stems")
     size = image_size(options["resize"], options["preset"])
-    result = run_oneshot(imgs, masks, size, options, tell=say)
+    try:
+        result = run_oneshot(imgs, masks, size, options, tell=say)
+    except KeyboardInterrupt:
+        raise InterruptError("interrupted; a fit is not resumed", fix="Run the command again, with fewer --epochs") from None
     write_run_file(options["out"], "oneshot", dict(options))
     if as_json:
         print_json(result.to_json())
@@ -74,5 +79,7 @@ def command(as_json: bool, **options: Any) -> None:
     click.echo(f"{options['model']}: quality {fit.quality:.3f} (epoch {fit.best_epoch} of {fit.epochs}, {result.scored} images)")
     if result.jaccard is not None and result.first is not None and result.last is not None:
         click.echo(f"clean: J {result.jaccard:.3f}, Dice {result.dice:.3f}, decay {result.first - result.last:+.3f}")
+    else:
+        click.echo("clean: no score, since every image that has a mask was trained on; infer segments the others")
     if options["save_ckpt"]:
         click.echo(f"network: {options['out'] / 'ckpt_best.pth'}")

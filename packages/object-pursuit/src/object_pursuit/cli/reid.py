@@ -40,10 +40,11 @@ def command(
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """Say for each object whether a code knows it, and which; count how many are seen and how many under their own name.
+    """Say for each object whether a code knows it, and which; count how many are seen, and how many by their own code.
 
-    WEIGHTS is the output folder of pursue, its checkpoint/hypernet.pth, or a joint checkpoint. An object counts as named rightly
-    if the code's record names its folder.
+    WEIGHTS is the output folder of pursue, its checkpoint/hypernet.pth, or a joint checkpoint. A seen object is correct if the
+    code's record names its folder, false if it names another, and unknown if no record tells what the code was learned from, as
+    with the bases that a pursuit began with. Records are those of pursue, and pretrain_info.json beside a joint checkpoint.
 
     Example: object-pursuit reid run --data objects/heldout --resize 64 64
     """
@@ -65,12 +66,14 @@ def command(
         "objects": len(found),
         "seen": sum(one.seen for one in found),
         "unseen": sum(not one.seen for one in found),
-        "correct": sum(one.seen and one.correct for one in found),
-        "false": sum(one.seen and not one.correct for one in found),
+        "correct": sum(one.seen and one.correct is True for one in found),
+        "false": sum(one.seen and one.correct is False for one in found),
+        "unknown": sum(one.seen and one.correct is None for one in found),
     }
     if as_json:
         print_json({**counts, "claims": [one.to_json() for one in found]})
         return
-    rows = [(one.name, one.code, f"{one.dice:.3f}", "seen" if one.seen else "-") for one in found]
+    words = {True: "correct", False: "false", None: "unknown"}
+    rows = [(one.name, one.code, f"{one.dice:.3f}", f"seen, {words[one.correct]}" if one.seen else "-") for one in found]
     click.echo("\n".join(aligned([("object", "best code", "Dice", ""), *rows], names=2)))
     click.echo(", ".join(f"{value} {name}" for name, value in counts.items()))

@@ -72,4 +72,4 @@ def command(
     if as_json:
         print_json({"output": str(out), "frames": count, "codes": {str(k + 1): parts.names[i] for k, i in enumerate(chosen)}})
     else:
-        click.echo(f"{count} frames, {len(chosen)} codes: {out}")
+        click.echo(f"{count} frames, {len(chosen)} code{'' if len(chosen) == 1 else 's'}: {out}")

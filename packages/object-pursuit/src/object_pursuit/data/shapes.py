@@ -100,14 +100,13 @@ def _paint(canvas: Coordinates, shape: ShapeObject, rng: np.random.Generator) ->
     size = canvas.shape[0]
     centre_x, centre_y = rng.uniform(0.25, 0.75, 2) * size
     scale, angle, value = rng.uniform(0.18, 0.32) * size, rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1)
-    rows, columns = np.mgrid[0:size, 0:size].astype(np.float64)
-    dx, dy = (columns - centre_x) / scale, (rows - centre_y) / scale
+    places = np.arange(size, dtype=np.float64)
+    dx, dy = ((places - centre_x) / scale)[None], ((places - centre_y) / scale)[:, None]
     x, y = np.cos(angle) * dx + np.sin(angle) * dy, np.cos(angle) * dy - np.sin(angle) * dx
     inside = dict(SHAPES)[shape.shape](x, y)
     colour = np.array(colorsys.hsv_to_rgb(shape.hue, 0.9, value)) * 255
-    shade = np.where(np.sin(6 * x) > 0, 0.65, 1.0) if shape.striped else np.ones_like(x)
-    painted = colour * shade[..., None] + rng.normal(0, 6, canvas.shape)
-    canvas[inside] = painted[inside]
+    shade = np.where(np.sin(6 * x[inside]) > 0, 0.65, 1.0) if shape.striped else np.ones(int(inside.sum()))
+    canvas[inside] = colour * shade[:, None] + rng.normal(0, 6, canvas.shape)[inside]
     return inside
 
 

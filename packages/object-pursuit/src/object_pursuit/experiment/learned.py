@@ -103,10 +103,12 @@ def accuracy(state: Learned, heldout: Mapping[str, Samples], names: Sequence[str
     return sum(scores) / len(scores) if scores else 0.0
 
 
-def claim_matrix(state: Learned, heldout: Mapping[str, Samples], names: Sequence[str]) -> Tensor:
-    """Return the held-out Dice of every code on every object of `names`, `(codes, objects)`."""
-    encoder = frozen_encoder(state.encoder, "batch")
-    return claims(state.hypernet, encoder, torch.stack(state.codes), [heldout[name] for name in names])
+def claim_matrix(state: Learned, heldout: Mapping[str, Samples], names: Sequence[str], own: Sequence[str]) -> Tensor:
+    """Return the held-out Dice of the codes of `own` on every object of `names`, `(own, names)`."""
+    if not own:
+        return torch.zeros(0, len(names))
+    codes = torch.stack([state.codes[state.names.index(name)] for name in own])
+    return claims(state.hypernet, frozen_encoder(state.encoder, "batch"), codes, [heldout[name] for name in names])
 
 
 def _score(logits: Tensor, samples: Samples) -> float:

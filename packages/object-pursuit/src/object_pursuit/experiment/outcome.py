@@ -46,7 +46,8 @@ class StreamOutcome:
         names: objects with a code, those of pretraining first.
         learned: held-out Dice of each with the weights stored for it.
         now: with the hypernetwork after the last round.
-        claims: held-out Dice of every code (columns: `names`) on every object that is asked about.
+        claims: object that is asked about -> object of each code of the stream -> held-out Dice of that code on it. Codes of
+            pretraining are left out, as the pursuit's re-identification leaves them out.
         seconds: CPU time of the pursuit.
     """
 
@@ -57,7 +58,7 @@ class StreamOutcome:
     names: tuple[str, ...]
     learned: tuple[float, ...]
     now: tuple[float, ...]
-    claims: Mapping[str, Sequence[float]]
+    claims: Mapping[str, Mapping[str, float]]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -127,12 +128,9 @@ class StreamOutcome:
         return sum(scores) / len(scores) if scores else 0.0
 
     def claimed_by(self, name: str, *, codes: int | None = None) -> tuple[float, str] | None:
-        """Return the best Dice on an object, and the object of that code, among codes of the stream (the first `codes` of them).
-
-        Re-identification leaves out the codes of pretraining, as the pursuit does.
-        """
+        """Return the best Dice on an object, and that code's object, among (the first `codes`) codes of the stream."""
         known = self.stream_names if codes is None else self.stream_names[:codes]
-        scores = [(self.claims[name][self.names.index(one)], one) for one in known]
+        scores = [(self.claims[name][one], one) for one in known]
         return max(scores, key=lambda pair: pair[0]) if scores else None
 
 

@@ -177,14 +177,15 @@ def _table1(results: Results, plan: ExperimentPlan, unseen: Sequence[str]) -> Se
 
 
 def _table2(results: Results, plan: ExperimentPlan, unseen: Sequence[str]) -> Section:
-    counts = sorted({*range(2, plan.stream_objects, 2), plan.stream_objects})
-    rows = [
-        (
-            f"{count} codes",
-            *(spread([claimed_share(r.taus[tau], unseen, tau, codes=count) for r in results]) for tau in plan.taus),
-        )
-        for count in counts
-    ]
+    """The share that the first codes of a stream claim; a stream with fewer codes than a row says is left out of it."""
+
+    def share(tau: float, count: int, *, least: int) -> str:
+        runs = [r.taus[tau] for r in results if len(r.taus[tau].stream_names) >= least]
+        return spread([claimed_share(run, unseen, tau, codes=count) for run in runs]) if runs else "-"
+
+    most = max(len(r.taus[tau].stream_names) for r in results for tau in plan.taus)
+    rows = [(f"{count} codes", *(share(tau, count, least=count) for tau in plan.taus)) for count in range(2, most, 2)]
+    rows.append(("all codes", *(share(tau, plan.stream_objects, least=0) for tau in plan.taus)))
     paper = "Paper: grows from .08 to .60 at 0.6 and from .00 to .28 at 0.8."
     return _table_section(2, "Unseen objects that are claimed as seen", _per_tau(plan), rows, paper=paper)
 

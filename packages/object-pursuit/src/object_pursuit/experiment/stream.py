@@ -76,7 +76,8 @@ def run_stream(
     state = _learned(pursuit, [one.name for one in world.pretrain])
     asked = [one.name for one in (*world.stream, *world.unseen)]
     now = forgetting(state, world.heldout, tau=tau)
-    matrix = claim_matrix(state, world.heldout, asked)
+    own = state.names[len(world.pretrain) :]
+    matrix = claim_matrix(state, world.heldout, asked, own)
     return StreamOutcome(
         tau=tau,
         beta=beta,
@@ -85,7 +86,7 @@ def run_stream(
         names=now.names,
         learned=now.learned,
         now=now.now,
-        claims={name: [float(value) for value in matrix[:, place]] for place, name in enumerate(asked)},
+        claims={name: dict(zip(own, matrix[:, place].tolist(), strict=True)) for place, name in enumerate(asked)},
         seconds=seconds,
     )
 

@@ -37,7 +37,8 @@ class StepFigures:
 def rmsprop(module: nn.Module, *, lr: float) -> torch.optim.Optimizer:
     """Return the optimiser of every stage over the parameters that need gradients."""
     groups = parameter_groups(module.named_parameters(), lr=lr, weight_decay=WEIGHT_DECAY)
-    return build_optimizer("rmsprop", groups, alpha=0.99, eps=1e-8, momentum=0.9)
+    # Networks here have hundreds of small tensors: stepped together, they take the same values in less time.
+    return build_optimizer("rmsprop", groups, alpha=0.99, eps=1e-8, momentum=0.9, foreach=True)
 
 
 def segmentation_loss(logits: Tensor, masks: Tensor, *, weight: float | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from object_pursuit.pursuit.records import Round, RoundLog
 from object_pursuit.pursuit.reidentify import best_code, reid_batches, score_codes
 from object_pursuit.pursuit.store import FileNames, PursuitState, PursuitStore
 from object_pursuit.samples import ObjectImages
-from object_pursuit.weights import code_files, load_backbone, load_hypernet, read_code, read_code_weights
+from object_pursuit.weights import code_files, load_backbone, load_hypernet, read_code_weights
 from vos_core.contract import Precision
 from vos_core.errors import UsageError, VosError
 from vos_core.training.checkpoint import seed_everything
@@ -247,7 +247,7 @@ class Pursuit:
         self._seed(number, "reid")
         batches = reid_batches(len(data), self.options.val_share, self.options.reid_batch)
         scores = score_codes(
-            torch.stack([read_code(path) for path in files]),
+            torch.stack([self.store.read_code(path) for path in files]),
             data,
             batches,
             self.hypernet,
@@ -278,7 +278,7 @@ class Pursuit:
         files = code_files(self.store.zs)
         rehearsal = None
         if files:
-            codes = torch.stack([read_code(path) for path in files]).to(self.device)
+            codes = torch.stack([self.store.read_code(path) for path in files]).to(self.device)
             drawn = random.Random(_phase_seed(self.options.seed, number, "base"))
             rehearsal = Rehearsal(codes, self._targets(files), rng=drawn)
         quality = fits.add("base", self._fit(network, self.options.base_fit(), "base", data, rehearsal))

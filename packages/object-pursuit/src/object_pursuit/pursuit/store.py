@@ -56,6 +56,7 @@ class PursuitStore:
         self.out, self.suffix = out, ".pth" if names == "pth" else ".json"
         self.zs, self.bases, self.checkpoint = out / "zs", out / "Bases", out / "checkpoint"
         self.state_file = out / "state.json"
+        self._codes: dict[Path, Tensor] = {}
 
     def begin(self) -> None:
         """Make the folders.
@@ -105,18 +106,27 @@ class PursuitStore:
 
     def write_object(self, index: int, z: Tensor, weights: Mapping[str, Tensor]) -> Path:
         """Write the code of object `index`."""
-        write_code(self.code_path(index), z, weights)
-        return self.code_path(index)
+        return self._write(self.code_path(index), z, weights)
 
     def write_base(self, index: int, z: Tensor, weights: Mapping[str, Tensor]) -> Path:
         """Write base `index`."""
-        write_code(self.base_path(index), z, weights)
-        return self.base_path(index)
+        return self._write(self.base_path(index), z, weights)
 
     def read_bases(self) -> Tensor | None:
         """Return base codes `(K, z_dim)`, or None."""
         files = code_files(self.bases)
-        return torch.stack([read_code(path) for path in files]) if files else None
+        return torch.stack([self.read_code(path) for path in files]) if files else None
+
+    def read_code(self, path: Path) -> Tensor:
+        """Return the code `(z_dim,)` in a file of this pursuit; every round asks for all of them, so each is read once."""
+        if path not in self._codes:
+            self._codes[path] = read_code(path)
+        return self._codes[path]
+
+    def _write(self, path: Path, z: Tensor, weights: Mapping[str, Tensor]) -> Path:
+        write_code(path, z, weights)
+        self._codes.pop(path, None)
+        return path
 
     def write_hypernet(self, hypernet: nn.Module, round_number: int) -> str:
         """Write `blocks....`; return the file's name."""

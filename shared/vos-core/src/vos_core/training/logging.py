@@ -51,7 +51,16 @@ class RunLog:
             from torch.utils.tensorboard import SummaryWriter
 
             self._events = SummaryWriter(str(folder), purge_step=start)
-        self._bar = tqdm(total=total, initial=start, unit="step", file=sys.stderr, disable=not progress, dynamic_ncols=True)
+        pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a terminal gets a bar that moves, a log file a line now and then
+        self._bar = tqdm(
+            total=total,
+            initial=start,
+            unit="step",
+            file=sys.stderr,
+            disable=not progress,
+            mininterval=pause,
+            dynamic_ncols=True,
+        )
 
     def step(self) -> None:
         """Count one step on the bar."""
