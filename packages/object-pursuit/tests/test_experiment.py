@@ -238,7 +238,8 @@ def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("object_pursuit.experiment.run.pretrain", interrupted)
-    done = run("--out", tmp_path / "out", "--tables", "none", "--set", "images=8")
+    sets = [word for key in ("pretrain_objects", "stream_objects", "unseen_objects") for word in ("--set", f"{key}=2")]
+    done = run("--out", tmp_path / "out", "--tables", "none", *sets)
     assert done.exit_code == 130
     assert "Run the same command again" in done.stderr
 

@@ -10,6 +10,7 @@ from sam2_rcms import METHOD
 from sam2_rcms.config import PRESETS, SegmenterConfig
 from sam2_rcms.predictor import VideoPredictor
 from sam2_rcms.segmenter import SAM2Segmenter
+from vos_core.config import build_config
 from vos_core.contract import AdaptiveSegmenter, BuildRequest
 from vos_core.errors import ConfigError, FrameError, MaskError, UsageError
 from vos_core.types import Frame, Prompt
@@ -39,6 +40,15 @@ class Reader:
 
     def read(self, index):
         return frame(index)
+
+
+@pytest.mark.parametrize("side", [32, 96])
+def test_any_multiple_of_32_is_a_size(small_network, side):
+    segmenter = SAM2Segmenter(small_network, SegmenterConfig(image_size=side), probabilities=True)
+    found = [segmenter.step(frame(t), [prompt(1)] if t == 0 else ()) for t in range(3)]
+    assert all(one.labels.shape == (HEIGHT, WIDTH) and np.isfinite(one.probs).all() for one in found)
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        build_config(SegmenterConfig, {"image_size": side + 8})
 
 
 def test_equals_the_predictor(small_network):

@@ -45,6 +45,7 @@ class ClipTracker:
             given: masks of this frame at the token grid, channel -> bool `(h * w,)`; their tokens are theirs alone.
             channels: C, with the background; more than before when objects enter.
         """
+        self.soft = self.features = None  # their memory is free for this frame's before the heap grows
         self.features = self.encode(image)[0]
         grid = (image.shape[2] // self.encoder.patch, image.shape[3] // self.encoder.patch)
         query = F.normalize(self.features.float(), dim=1)

@@ -44,7 +44,7 @@ TRUNKS: Mapping[str, TrunkConfig] = MappingProxyType(
 class PredictorConfig(Config):
     """How a video is read and remembered. Names are those of the original; values those of its command line."""
 
-    image_size: int = Field(default=1024, ge=64, description="side in pixels that frames are squashed to; a multiple of 32")
+    image_size: int = Field(default=1024, ge=32, description="side in pixels that frames are squashed to; a multiple of 32")
     sigmoid_scale_for_mem_enc: float = Field(default=20.0, description="mask going into memory = sigmoid * scale + bias")
     sigmoid_bias_for_mem_enc: float = Field(default=-10.0, description="see sigmoid_scale_for_mem_enc; MSS is 7.5 and -4")
     num_prev_frames_to_promote: int = Field(
@@ -90,7 +90,7 @@ class PredictorConfig(Config):
     @classmethod
     def _multiple(cls, value: int) -> int:
         if value % 32:
-            raise ValueError(f"must be a multiple of 32, such as {max(64, round(value / 32) * 32)}")
+            raise ValueError(f"must be a multiple of 32, such as {max(32, round(value / 32) * 32)}")
         return value
 
     @field_validator("num_prev_frames_to_promote", mode="before")

@@ -20,7 +20,7 @@ from vos_core.errors import UsageError
     "--variant", "--sam2_cfg", "--sam2-cfg", type=click.Choice(list(PRESETS)), default="tiny", show_default=True, help="Preset."
 )
 @click.option("--weights", metavar="NAME|FILE|random", default="random", show_default=True, help="Speed does not depend on them.")
-@click.option("--image-size", "--image_size", type=click.IntRange(64), default=1024, show_default=True, help="Network's side.")
+@click.option("--image-size", "--image_size", type=click.IntRange(32), default=1024, show_default=True, help="Network's side.")
 @click.option("--objects", metavar="A,B", default="1,2", show_default=True, help="Numbers of objects to follow.")
 @click.option("--frames", type=click.IntRange(3), default=8, show_default=True, help="Frames of each measurement.")
 @click.option(

@@ -30,7 +30,7 @@ def sam2_options(function: F) -> F:
         _option("--input_mask_dir", type=_FOLDER, help="Folder of masks of those videos, PNG files or a folder per object."),
         _option("--video_list_file", type=_FOLDER, help="Text file with one video name a line [default: all]."),
         _option("--dataset", metavar="NAME", help="Taken and not used, as in the original; see --layout."),
-        _option("--image_size", type=click.IntRange(64), metavar="PX", help="Side of the network's image [default: 1024]."),
+        _option("--image_size", type=click.IntRange(32), metavar="PX", help="Side of the network's image [default: 1024]."),
         _option("--score_thresh", type=float, metavar="X", help="Logits above this are the object [default: 0]."),
         _option("--num_prev_frames_to_promote", type=click.FloatRange(0), metavar="N", help="RCMS: frames kept [default: 4]."),
         _option("--low_quality_threshold", type=float, metavar="Q", help="MQF: least quality of a kept frame [default: 0.6]."),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,9 +37,10 @@ class Ranks:
         if self.world == 1:
             return model
         devices = [self.device.index] if self.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(
-            model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=find_unused
-        )
+        # The option was renamed; newer torch warns of the old name at every start.
+        known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
+        off: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, find_unused_parameters=find_unused, **off)
 
     def mean(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return each value averaged over ranks; every rank must call with the same keys."""
