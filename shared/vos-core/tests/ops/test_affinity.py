@@ -4,23 +4,8 @@ import math
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from vos_core.ops import affinity as ops
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the size in bytes of the largest tensor that any operation made."""
-
-    bytes = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for item in tree_flatten(out)[0]:
-            if isinstance(item, torch.Tensor):
-                self.bytes = max(self.bytes, item.numel() * item.element_size())
-        return out
 
 
 def slow_similarity(key, query, shrinkage=None, selection=None):
@@ -147,9 +132,9 @@ def test_gradients_pass_through_the_kept_nodes(match):
     assert query.grad.abs().sum() > 0
 
 
-def test_memory_is_bounded_by_the_tile():
+def test_memory_is_bounded_by_the_tile(largest_tensor):
     key, query, tile = torch.randn(1, 8, 4000), torch.randn(1, 8, 900), 64 * 1024
-    with LargestTensor() as largest:
+    with largest_tensor as largest:
         ops.topk_affinity(key, query, 4, tile_bytes=tile)
     assert largest.bytes <= max(tile, 4 * key.numel())
     assert largest.bytes < 4 * 4000 * 900 / 50

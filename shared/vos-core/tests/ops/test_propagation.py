@@ -115,6 +115,15 @@ def test_half_precision_keys_choose_nearly_the_same():
     assert (exact - rounded).abs().mean() < 2e-3
 
 
+def test_candidates_of_half_precision_are_bounded_by_the_tile(largest_tensor):
+    query, keys, labels = tokens(1, 24 * 10, 64), tokens(2, 1, 24 * 10, 64).bfloat16(), torch.rand(1, 24 * 10, 2)
+    row = 10 * 32 * 64 * (2 + 4)  # one row of tokens, its candidates in both precisions
+    with largest_tensor as largest:
+        few = propagate_tokens(query, keys, labels, grid=(24, 10), k=5, temperature=0.1, tile_bytes=2 * row)
+    assert largest.bytes <= 2 * row
+    torch.testing.assert_close(few, propagate_tokens(query, keys, labels, grid=(24, 10), k=5, temperature=0.1))
+
+
 def test_shapes_of_tokens_that_do_not_fit_are_named():
     with pytest.raises(UsageError, match="grid"):
         propagate_tokens(torch.rand(6, 2), torch.rand(1, 6, 2), torch.rand(1, 6, 2), grid=(2, 2), k=1, temperature=1.0)

@@ -116,7 +116,8 @@ def propagate_tokens(
         free_frames: leading context frames that the window does not limit.
         ties: `keep` all sources as similar as the k-th (DINO, RSP), or `drop` all but k.
         candidates: see `keys`; at least `k` are taken.
-        tile_bytes: bound of the affinities that exist at a time, in bytes; one row of tokens at least.
+        tile_bytes: bound of the affinities, and of the candidates' features, that exist at a time, in bytes; one row of tokens
+            at least.
 
     Raises:
         UsageError: shapes that do not fit.
@@ -131,6 +132,8 @@ def propagate_tokens(
     search = _Search(query, keys, labels, grid, k, temperature, window, min(free_frames, frames), ties, max(candidates, k))
     reach = height if window is None else min(height, int(window.reach))
     row_bytes = keys.element_size() * width * frames * min(height, 2 * reach + 1) * width
+    if keys.dtype != torch.float32:  # candidates that are compared again are there twice; with few frames they are more
+        row_bytes = max(row_bytes, width * max(candidates, k) * channels * (keys.element_size() + 4))
     block = max(1, tile_bytes // row_bytes)
     with full_precision(query):
         return torch.cat([search.rows(first, min(first + block, height), reach) for first in range(0, height, block)])
