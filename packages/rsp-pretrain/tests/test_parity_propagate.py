@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from rsp_pretrain.segmenter import RSPSegmenter
 from vos_core.data.convert import davis_480_880
 from vos_core.io.images import read_image
 from vos_core.io.png import read_indices
-from vos_core.testing import assert_within, golden_cases, needs_shared
+from vos_core.testing import assert_within, clip_file, golden_cases
 from vos_core.types import Frame, Prompt
 
 pytestmark = pytest.mark.parity
@@ -29,22 +28,15 @@ def stepped(x: Any, steps: list[int] | None) -> np.ndarray:
     return array[tuple(slice(None, None, step) for step in steps)] if steps else array
 
 
-def numbered(clip: str, kind: str, number: int) -> Path:
-    """The file of a clip by the number that its name ends with, whatever stands before it."""
-    folder = needs_shared("clips", clip, kind)
-    (path,) = (path for path in folder.iterdir() if (end := re.search(r"\d+$", path.stem)) and int(end[0]) == number)
-    return path
-
-
 def read(clip: str, number: int, crc: int) -> np.ndarray:
-    rgb = read_image(numbered(clip, "JPEGImages", number), backend="opencv")
+    rgb = read_image(clip_file(clip, "JPEGImages", number), backend="opencv")
     if zlib.crc32(np.ascontiguousarray(rgb[..., ::-1]).tobytes()) != crc:
         pytest.skip(f"frame {number} of {clip} decodes to other pixels: another JPEG decoder made the goldens")
     return rgb
 
 
 def labels_of(clip: str, number: int, mapping: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    stored = read_indices(numbered(clip, "Annotations", number))
+    stored = read_indices(clip_file(clip, "Annotations", number))
     mapped = stored.copy()
     for value, object_id in mapping.items():
         mapped[stored == int(value)] = object_id
@@ -136,7 +128,7 @@ def test_davis_preparation(case: Any, golden_arrays: Any, tmp_path: Path) -> Non
         for folder in folders:
             folder.mkdir(parents=True)
         # A lossless copy: what the JPEG encoder does after resizing depends on its build.
-        Image.open(numbered(clip, "JPEGImages", number)).convert("RGB").save(folders[0] / f"{number:05d}.png")
+        Image.open(clip_file(clip, "JPEGImages", number)).convert("RGB").save(folders[0] / f"{number:05d}.png")
         if item["annotation"]:
             _, mapped = labels_of(clip, number, item["map"])
             Image.fromarray(mapped.astype(np.uint8)).save(folders[1] / f"{number:05d}.png")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import fnmatch
 import functools
 import json
-import re
 import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,7 @@ from PIL import Image
 
 from sam2_rcms.config import TrunkConfig
 from sam2_rcms.model import SAM2
-from vos_core.testing import GOLDENS, assert_within, needs_shared, seeded_module
+from vos_core.testing import GOLDENS, assert_within, clip_file, seeded_module
 
 FOLDER = GOLDENS / "sam2-rcms"
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
@@ -62,19 +60,12 @@ def golden_arrays(name: str) -> Mapping[str, np.ndarray]:
 @functools.lru_cache(maxsize=256)
 def clip_rgb(clip: str, index: int) -> np.ndarray:
     """A frame of the shared clips by the number in its file name, uint8 `(H, W, 3)`."""
-    return np.asarray(Image.open(numbered(clip, "JPEGImages", index)).convert("RGB"))
+    return np.asarray(Image.open(clip_file(clip, "JPEGImages", index)).convert("RGB"))
 
 
 def clip_labels(clip: str, index: int) -> np.ndarray:
     """An annotation of the shared clips by the number in its file name."""
-    return np.asarray(Image.open(numbered(clip, "Annotations", index)))
-
-
-def numbered(clip: str, kind: str, index: int) -> Path:
-    """The file of a clip by the number that its name ends with, whatever stands before it."""
-    folder = needs_shared("clips", clip, kind)
-    (path,) = (path for path in folder.iterdir() if (end := re.search(r"\d+$", path.stem)) and int(end[0]) == index)
-    return path
+    return np.asarray(Image.open(clip_file(clip, "Annotations", index)))
 
 
 def squashed(clip: str, index: int, side: int) -> np.ndarray:

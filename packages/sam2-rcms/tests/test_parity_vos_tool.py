@@ -7,11 +7,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
-from sam2_cases import clip_rgb, golden_arrays, numbered, seeded_state
+from sam2_cases import clip_rgb, golden_arrays, seeded_state
 
 from sam2_rcms.cli import main
 from vos_core.io.masks import write_mask, write_object_masks
-from vos_core.testing import golden_cases
+from vos_core.testing import clip_file, golden_cases
 
 pytestmark = pytest.mark.parity
 PRESET = {"tiny": "tiny", "small": "small", "base_plus": "b+", "large": "l"}
@@ -45,7 +45,7 @@ def test_vos_tool(case, run, weights, tmp_path):
     videos.mkdir(parents=True)
     names = []
     for place, (clip, index) in enumerate(run["frames"]):  # named by place: two clips may have a frame of the same number
-        source = numbered(clip, "JPEGImages", index)
+        source = clip_file(clip, "JPEGImages", index)
         names.append(f"{place:05d}")
         (videos / f"{names[-1]}{source.suffix}").symlink_to(source)
     for frame, array in run["annotations"].items():

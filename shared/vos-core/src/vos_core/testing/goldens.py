@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +44,19 @@ def needs_shared(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f"no shared test data at {path}; set VOS_SHARED")
+    return path
+
+
+def clip_file(clip: str, kind: str, number: int) -> Path:
+    """Return a file of a shared clip by the number that its name ends with, whatever stands before it; skips as `needs_shared`.
+
+    Args:
+        clip: its folder.
+        kind: `JPEGImages` or `Annotations`.
+        number: of the frame.
+    """
+    folder = needs_shared("clips", clip, kind)
+    (path,) = (path for path in folder.iterdir() if (end := re.search(r"\d+$", path.stem)) and int(end[0]) == number)
     return path
 
 
