@@ -24,7 +24,7 @@ from vos_core.errors import UsageError
 
 SMALL = ExperimentPlan(
     pretrain_objects=2, stream_objects=3, unseen_objects=2, images=8, heldout=4, joint_epochs=1, batch=4, seen_every=2,
-    coefficient_epochs=1, base_epochs=1, forced_bases=1, taus=(0.5,), betas=(0.0,), orders=1, shots=(1,),
+    coefficient_epochs=1, base_epochs=1, forced_bases=1, forced_epochs=1, taus=(0.5,), betas=(0.0,), orders=1, shots=(1,),
     shot_objects=1, shot_steps=1,
 )  # fmt: skip
 

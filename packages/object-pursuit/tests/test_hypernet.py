@@ -10,7 +10,7 @@ from torch import nn
 from object_pursuit.config import PRESETS
 from object_pursuit.model import CodeNetwork, Hypernet, build_encoder, build_hypernet, kernel_tail
 from object_pursuit.model.hypernet import HyperBlock, combine_codes
-from object_pursuit.model.kernel_tail import convolve_rows, convolve_tiles, generate_kernels, mix_and_shift
+from object_pursuit.model.kernel_tail import convolve_few, convolve_rows, convolve_tiles, generate_kernels, mix_and_shift
 from object_pursuit.model.primary import conv_norm
 
 
@@ -53,6 +53,22 @@ def test_channels_are_mixed_before_they_are_shifted():
 def test_row_kernels(channels):
     x, weight, bias = torch.randn(2, channels, 4, 90), torch.randn(channels, channels, 1, 70), torch.randn(channels)
     torch.testing.assert_close(convolve_rows(x, weight, bias), F.conv2d(x, weight, bias), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "padding"), [((9, 17), (0, 0)), ((5, 5), (2, 2)), ((3, 7), (2, 0)), ((1, 6), (0, 5))])
+def test_few_channels_have_the_gradients_of_a_convolution(kernel, padding):
+    x, weight, bias = doubles(2, 3, 12, 20), doubles(4, 3, *kernel, seed=1), doubles(4, seed=2)
+    found = {}
+    for name, convolve in (("torch", F.conv2d), ("few", convolve_few)):
+        leaves = [value.clone().requires_grad_() for value in (x, weight, bias)]
+        y = convolve(*leaves, padding=padding)
+        y.square().sum().backward()
+        found[name] = [y.detach(), *(leaf.grad for leaf in leaves)]
+    for ours, theirs in zip(found["few"], found["torch"], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    frozen = x.clone().requires_grad_()
+    convolve_few(frozen, weight, None, padding=padding).sum().backward()
+    assert frozen.grad is not None
 
 
 @pytest.mark.parametrize("grad", [True, False])

@@ -10,10 +10,11 @@ import torch
 
 from object_pursuit.config import PRESETS
 from object_pursuit.data.shapes import held_object
-from object_pursuit.model import build_encoder, build_hypernet
+from object_pursuit.fit.fitter import Fitter, predictor
+from object_pursuit.model import Coeffnet, build_encoder, build_hypernet
 from object_pursuit.pursuit import Pursuit, PursuitOptions, StartPoint
 from object_pursuit.pursuit.records import RoundLog, read_rounds
-from object_pursuit.pursuit.reidentify import best_code, reid_batches
+from object_pursuit.pursuit.reidentify import best_code, reid_batches, score_codes
 from object_pursuit.weights import code_files, read_bases, read_code, read_code_weights
 from vos_core.errors import FrameError, UsageError, VosError
 
@@ -256,6 +257,26 @@ def test_reid_keeps_a_last_batch_of_one():
     torch.manual_seed(0)
     assert [len(batch) for batch in reid_batches(65, 1.0, 64)] == [64, 1]
     assert [len(batch) for batch in reid_batches(5, 0.1, 64)] == [1]
+
+
+@pytest.mark.parametrize(("dropout", "noisy"), [("always", True), ("train", False), ("never", False)])
+def test_dropout_while_scoring(dropout, noisy):
+    begin = start(bases=2)
+    network = Coeffnet(begin.hypernet, begin.encoder, bases=begin.bases, dropout=dropout)
+    fitter = Fitter(network, FAST.coefficient_fit(second=False))
+    samples = images("a").read(range(4), draw=0)
+    predict = predictor(network)
+    assert torch.equal(predict(samples.images, None), predict(samples.images, None)) is not noisy
+    losses = set()
+    for _ in range(2):
+        torch.manual_seed(1)
+        losses.add(fitter.model(samples.images).sum().item())
+    torch.manual_seed(2)
+    losses.add(fitter.model(samples.images).sum().item())
+    assert len(losses) == (1 if dropout == "never" else 2), "training drops unless it never does"
+    codes = begin.bases
+    scores = [score_codes(codes, images("a"), [[0, 1, 2, 3]], begin.hypernet, begin.encoder, dropout=dropout) for _ in range(2)]
+    assert noisy or scores[0] == scores[1]
 
 
 def test_the_log_drops_lines_cut_short(tmp_path):

@@ -15,12 +15,12 @@ from object_pursuit.samples import HeldImages
 
 
 def base_options(plan: ExperimentPlan, *, beta: float) -> FitOptions:
-    """Return the options of a new base in the experiment."""
+    """Return the options of a forced base: all epochs, so that both controls train equally long."""
     return BASE.model_copy(
         update={
             "lr": plan.base_lr,
-            "epochs": plan.base_epochs,
-            "patience": plan.base_patience,
+            "epochs": plan.forced_epochs,
+            "patience": None,
             "batch": plan.batch,
             "val_share": plan.val_share,
             "memory": beta,
@@ -35,17 +35,17 @@ def force_bases(start: Learned, objects: Sequence[HeldImages], plan: ExperimentP
 
     Args:
         start: stays as it is.
-        objects: learned in this order, all epochs each, so that both controls train equally long.
+        objects: learned in this order.
         plan: sizes.
         beta: weight of the memory term.
         seed: of codes, orders and dropout.
     """
     state = start.copy()
     state.encoder.requires_grad_(False)
-    options = base_options(plan, beta=beta).model_copy(update={"patience": None})
+    options = base_options(plan, beta=beta)
     for place, one in enumerate(objects):
         torch.manual_seed(1000 * seed + place)
-        network = Singlenet(state.hypernet.requires_grad_(True), state.encoder, dropout="always")
+        network = Singlenet(state.hypernet.requires_grad_(True), state.encoder, dropout="train")
         targets = [lambda stored=stored: stored for stored in state.stored]
         memory = Rehearsal(torch.stack(state.codes), targets, rng=random.Random(seed + place))
         fit_object(Fitter(network, options, rehearsal=memory), one)

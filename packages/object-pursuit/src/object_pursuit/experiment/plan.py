@@ -24,7 +24,7 @@ class ExperimentPlan(Config):
     joint_lr: float = Field(default=4e-4, gt=0, description="its learning rate")
     batch: int = Field(default=8, ge=2, description="images in a batch")
     val_share: float = Field(
-        default=0.25, gt=0, le=1, description="share of images held out in a fit; with a tenth of 32 images decisions are noise"
+        default=1.0, gt=0, le=1, description="share of images held out; 1 = score all: with few, decisions are noise"
     )
     tau: float = Field(default=0.7, gt=0, lt=1, description="threshold of the stream that the assertions are about")
     beta: float = Field(default=0.04, ge=0, description="weight of the memory term")
@@ -36,6 +36,7 @@ class ExperimentPlan(Config):
     base_lr: float = Field(default=4e-4, gt=0, description="its learning rate")
     base_patience: int = Field(default=5, ge=1, description="its patience")
     forced_bases: int = Field(default=2, ge=1, description="new bases forced one after the other, with and without memory")
+    forced_epochs: int = Field(default=10, ge=1, description="epochs of each of them")
     taus: tuple[float, ...] = Field(default=(0.5, 0.6, 0.7, 0.8), description="thresholds of tables 1 to 4")
     betas: tuple[float, ...] = Field(default=(0.0, 0.02, 0.04, 0.1), description="weights of table 6")
     orders: int = Field(default=3, ge=1, description="random orders of table 5")

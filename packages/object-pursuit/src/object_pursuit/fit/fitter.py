@@ -142,6 +142,6 @@ def predictor(
             if weights is None:
                 return model(images).float()
             assert isinstance(model, CodeNetwork)
-            return model.run(images, weights, encoder=encoder).logits.float()
+            return model.run(images, weights, encoder=encoder, scoring=True).logits.float()
 
     return predict

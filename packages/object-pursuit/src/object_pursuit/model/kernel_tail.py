@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 TILE = 16
 """Rows and columns of a tile."""
@@ -28,6 +29,10 @@ _MIN_MIX_WORK = 2**21
 """Likewise for mixing the channels of a convolution to a single channel first."""
 _MIN_CLOSE = 2**12
 """Pixels of a map from which channels are put side by side: upsampling and small convolutions are then up to 1.5 times faster."""
+_FEW_CHANNELS = 81
+"""Pairs of channels up to which gradients of a small map's convolution are convolutions: up to 4 times faster than torch's."""
+_SMALL_KERNEL = 25
+"""Taps up to which torch's gradient of a kernel is the faster one."""
 _MIN_ROW = 64
 """Taps of a row kernel from which row transforms pay off."""
 
@@ -50,6 +55,8 @@ def generate_kernels(layers: nn.Sequential, x: Tensor) -> Tensor:
             x = mix_and_shift(x, layer.weight, layer.bias)
         elif isinstance(layer, nn.Conv2d) and layer.kernel_size[0] == 1 and layer.kernel_size[1] >= _MIN_ROW:
             x = convolve_rows(x, layer.weight, layer.bias)
+        elif isinstance(layer, nn.Conv2d) and torch.is_grad_enabled() and _few_channels(layer, x):
+            x = convolve_few(x, layer.weight, layer.bias, padding=(int(layer.padding[0]), int(layer.padding[1])))
         else:
             x = layer(x)
         place += 1
@@ -76,9 +83,54 @@ def _mixes(layer: nn.Conv2d, x: Tensor) -> bool:
     return layer.in_channels * x.shape[-2] * x.shape[-1] >= _MIN_MIX_WORK and not _autocasts(x)
 
 
+def _few_channels(layer: nn.Conv2d, x: Tensor) -> bool:
+    pairs, pixels = layer.in_channels * layer.out_channels, x.shape[-2] * x.shape[-1]
+    return pairs <= _FEW_CHANNELS and pixels <= _MIN_CLOSE and not _autocasts(x)
+
+
 def _autocasts(x: Tensor) -> bool:
     kind = x.device.type  # a meta tensor, which has shapes alone, knows no autocast
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def convolve_few(x: Tensor, weight: Tensor, bias: Tensor | None, *, padding: tuple[int, int]) -> Tensor:
+    """Return `F.conv2d(x, weight, bias, padding=padding)`, made for gradients of few channels and large kernels.
+
+    Args:
+        x: `(M, C, H, W)`.
+        weight: `(O, C, h, w)`.
+        bias: `(O,)` or None.
+        padding: rows and columns of zeros, at most h - 1 and w - 1.
+    """
+    return _FewChannels.apply(x, weight, bias, padding)
+
+
+class _FewChannels(torch.autograd.Function):
+    """The gradient of the input is a convolution with the turned kernel; that of a large kernel one of input by gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        return F.conv2d(x, weight, bias, padding=padding)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        (above, left), (height, width) = ctx.padding, weight.shape[2:]
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            margin = (width - 1 - left, width - 1 - left, height - 1 - above, height - 1 - above)
+            of_x = F.conv2d(F.pad(grad, margin), weight.flip(2, 3).transpose(0, 1))
+        if ctx.needs_input_grad[1]:
+            if height * width > _SMALL_KERNEL:
+                padded = F.pad(x, (left, left, above, above))
+                of_weight = F.conv2d(padded.transpose(0, 1), grad.transpose(0, 1)).transpose(0, 1)
+            else:
+                of_weight = conv2d_weight(x, weight.shape, grad, padding=ctx.padding)  # type: ignore[no-untyped-call]
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum((0, 2, 3))
+        return of_x, of_weight, of_bias, None
 
 
 def convolve_tiles(x: Tensor, weight: Tensor, bias: Tensor | None, *, slope: float = 1.0) -> Tensor:

@@ -15,7 +15,7 @@ from object_pursuit.model.hypernet import Hypernet, combine_codes
 from object_pursuit.model.primary import Stages, Weights, run_stages
 
 Dropout = Literal["always", "train", "never"]
-"""`always`: also in evaluation, as the original does; `train`: while `module.training`; `never`."""
+"""`always`: also while scoring, as the original does; `train`: in training mode and not while scoring; `never`."""
 
 
 def build_encoder(config: NetworkConfig) -> nn.Module | None:
@@ -50,7 +50,12 @@ class CodeNetwork(nn.Module):
         raise NotImplementedError
 
     def run(
-        self, images: Tensor, weights: Weights, *, encoder: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+        self,
+        images: Tensor,
+        weights: Weights,
+        *,
+        encoder: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
+        scoring: bool = False,
     ) -> Stages:
         """Return all stages for images `(B, 3, H, W)`, 0-1, with generated `weights` of one code or of M.
 
@@ -58,8 +63,9 @@ class CodeNetwork(nn.Module):
             images: without normalisation.
             weights: from the hypernetwork.
             encoder: returns features that are known already, in place of the backbone.
+            scoring: a fit's networks are scored in training mode, for the batch statistics of their encoder's norms.
         """
-        dropout = self.dropout == "always" or (self.dropout == "train" and self.training)
+        dropout = self.dropout == "always" or (self.dropout == "train" and self.training and not scoring)
         return run_stages(images, weights, self.backbone if encoder is None else encoder, dropout=dropout)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -75,6 +75,18 @@ def published_options(dataset: str) -> PursuitOptions:
 
 
 TINY = PursuitOptions(
-    batch=8, express_lr=5e-3, express_epochs=10, express_patience=3, base_lr=4e-4, base_epochs=14, base_patience=5
+    batch=8,
+    val_share=1.0,
+    express_lr=5e-3,
+    express_epochs=10,
+    express_patience=3,
+    base_lr=4e-4,
+    base_epochs=14,
+    base_patience=5,
+    dropout="train",
 )
-"""For 64-pixel images and the tiny preset (spec section 9)."""
+"""For 64-pixel images and the tiny preset (spec section 9).
+
+Objects of the drawn stream often reach the threshold only just. With dropout while scoring and few pictures scored, whether such
+an object is accepted, and recognised when it is met again, is left to chance.
+"""

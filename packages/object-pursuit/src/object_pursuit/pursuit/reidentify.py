@@ -45,13 +45,12 @@ def score_codes(
         batches: which images.
         hypernet: as it is now.
         encoder: runs in training mode, so its norms use the statistics of the batch.
-        dropout: `train` counts this as evaluation.
+        dropout: `train` counts this as scoring.
         device: torch device string.
         precision: of the passes.
     """
     network = CodeNetwork(hypernet, encoder, dropout=dropout)
     network.train()
-    network.dropout = "always" if dropout == "always" else "never"
     place = torch.device(device)
     fixed = FixedBatches(data, batches, network, device=place)
     totals: list[float] = []
@@ -61,7 +60,7 @@ def score_codes(
             sums = torch.zeros(len(chunk), dtype=torch.float64)
             for batch, known in zip(fixed.read(0), fixed.encoders(always=True), strict=True):
                 samples = batch.to(place)
-                logits = network.run(samples.images, weights, encoder=known).logits.float()
+                logits = network.run(samples.images, weights, encoder=known, scoring=True).logits.float()
                 for row in range(len(chunk)):
                     mask = torch.sigmoid(logits[:, row : row + 1]) > 0.5
                     sums[row] += float(dice(mask, samples.masks).mean())
