@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
@@ -45,6 +46,11 @@ class VideoState:
             pointers=config.max_obj_ptrs_in_encoder,
             **({} if length is None else {"frames": length}),
         )
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        length = "unknown length" if self.length is None else f"{self.length} frames"
+        return f"<VideoState: {length} of {width}x{height}, objects {self.obj_ids}, keep={self.keep}, {self.nbytes()} bytes>"
 
     @property
     def config(self) -> PredictorConfig:
@@ -100,15 +106,33 @@ class VideoState:
             self._features.popitem(last=False)
         self._features[frame] = self.engine.encode(rgb)
 
-    def check_frame(self, frame: int) -> None:
-        """Raise `UsageError` unless `frame` is one that prompts may be given for."""
-        if frame < 0 or (self.length is not None and frame >= self.length):
-            raise UsageError(f"frame {frame}", expected=f"0 to {(self.length or 1) - 1}, the frames of the video")
-        if self.keep == "window" and frame < self.passed:
+    def known(self, obj_id: int) -> ObjectMemory:
+        """Return the memory of an object that is followed; raises `UsageError`."""
+        if obj_id not in self.objects:
+            raise UsageError(f"object {obj_id} is not there", expected=f"one of {self.obj_ids}")
+        return self.objects[obj_id]
+
+    def frame_number(self, frame: SupportsIndex) -> int:
+        """Return `frame` as an int; raises `UsageError` unless it is a frame of the video."""
+        last = None if self.length is None else self.length - 1
+        expected = "a number from 0 on" if last is None else f"0 to {last}, the frames of the video"
+        try:
+            number = operator.index(frame)
+        except TypeError:
+            raise UsageError(f"frame {frame!r}", expected=expected) from None
+        if number < 0 or (last is not None and number > last):
+            raise UsageError(f"frame {number}", expected=expected)
+        return number
+
+    def check_frame(self, frame: SupportsIndex) -> int:
+        """Return `frame` as an int; raises `UsageError` unless prompts may be given for it and tracking may begin there."""
+        number = self.frame_number(frame)
+        if self.keep == "window" and number < self.passed:
             raise UsageError(
-                f"frame {frame} has passed: this state remembers only what forward tracking needs",
+                f"frame {number} has passed: this state remembers only what forward tracking needs",
                 fix='Make the state with keep="all" to correct earlier frames',
             )
+        return number
 
     def reset(self) -> None:
         """Forget all objects; frames stay."""
