@@ -9,6 +9,7 @@ import torch
 from sam2_rcms.assembly import build_predictor
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
+from sam2_rcms.memory import Record
 from sam2_rcms.predictor import VideoPredictor
 from vos_core.errors import FrameError, MaskError, UsageError, WeightsError
 
@@ -62,6 +63,24 @@ def test_window_equals_all_and_stays_small(small_network, video):
         predictor.add_new_mask(bounded, 3, 1, box_mask(0, 0))
     with pytest.raises(UsageError, match="backwards"):
         next(predictor.propagate_in_video(bounded, reverse=True))
+
+
+def test_offloaded_records_are_all_moved_and_read_alike(small_network, video, monkeypatch):
+    moved = set()
+    offload = Record.offload
+    monkeypatch.setattr(Record, "offload", lambda record: moved.add(id(record)) or offload(record))
+    predictor = predictor_of(small_network, cache_memory_keys=True)
+    _, plain = run(predictor, video)
+    assert not moved
+    state = predictor.init_state(video, offload_state_to_cpu=True)
+    for place, obj_id in enumerate((1, 5, 9)):
+        predictor.add_new_mask(state, 0, obj_id, box_mask(4 * place, 14 * place))
+    torch.testing.assert_close(torch.stack([logits for _, _, logits in predictor.propagate_in_video(state)]), plain)
+    predictor.add_new_points_or_box(state, 4, 5, [[40, 20]], [1])
+    predictor.propagate_in_video_preflight(state)
+    kept = [record for memory in state.objects.values() for store in (memory.cond, memory.tracked) for record in store.values()]
+    assert len(kept) == 3 * len(video)
+    assert {id(record) for record in kept} <= moved
 
 
 def test_window_keeps_what_rcms_promotes(small_network, video):
@@ -243,8 +262,8 @@ def test_other_bad_input(small_network, video, tmp_path):
         predictor.init_state(tmp_path / "nothing")
     with pytest.raises(UsageError, match="all or window"):
         predictor.init_state(video, keep="some")
-    with pytest.raises(UsageError, match="offload"):
-        predictor.init_state(video, offload_state_to_cpu=True)
+    with pytest.raises(UsageError, match="offload_video_to_cpu=False"):
+        predictor.init_state(video, offload_video_to_cpu=False)
     with pytest.raises(UsageError, match="no preset 'huge'"):
         build_predictor("huge")
     predictor.add_new_mask(state, 0, 1, box_mask(0, 0))

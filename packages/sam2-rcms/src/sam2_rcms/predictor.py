@@ -66,6 +66,7 @@ class VideoPredictor:
         keep: Keep = "all",
         offload_video_to_cpu: bool = True,
         offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = True,
     ) -> VideoState:
         """Return the state of a video without objects.
 
@@ -74,8 +75,9 @@ class VideoPredictor:
                 they are needed, never all at once.
             keep: `all` remembers every frame, as SAM 2 does, about 1 MB a frame and object at 1024 pixels; `window` only what
                 forward tracking reads, so that memory does not grow.
-            offload_video_to_cpu: known from SAM 2; frames never stay on the device here.
-            offload_state_to_cpu: known from SAM 2; use `keep="window"` where memory is short.
+            offload_video_to_cpu: known from SAM 2; always so here: frames never stay on the device.
+            offload_state_to_cpu: keep records on the CPU, so that a GPU's memory does not grow with the video; takes longer.
+            async_loading_frames: known from SAM 2; always so here: frames are read ahead while others are computed.
 
         Raises:
             FrameError: the video cannot be read.
@@ -83,14 +85,13 @@ class VideoPredictor:
         """
         if keep not in ("all", "window"):
             raise UsageError(f"keep='{keep}'", expected="all or window")
-        if not offload_video_to_cpu or offload_state_to_cpu:
+        if not (offload_video_to_cpu and async_loading_frames):
             raise UsageError(
-                "offload_video_to_cpu=False and offload_state_to_cpu=True do not exist here",
-                expected="the defaults: frames are read when they are needed, and records stay where they are computed",
-                fix='Use keep="window" to bound memory',
+                "offload_video_to_cpu=False and async_loading_frames=False do not exist here",
+                expected="the defaults: frames are read when they are needed",
             )
         frames = open_video(video_path)
-        return VideoState(self.engine, frames, length=len(frames), size=frames.size, keep=keep)
+        return VideoState(self.engine, frames, length=len(frames), size=frames.size, keep=keep, offload=offload_state_to_cpu)
 
     def stream_state(self, size: tuple[int, int], *, length: int | None = None) -> VideoState:
         """Return the state of a video whose frames are handed in by `VideoState.feed`, in time order.
@@ -155,9 +156,10 @@ class VideoPredictor:
         self._check_owner(inference_state)
         frame_idx = inference_state.check_frame(frame_idx)
         height, width = inference_state.size
-        extent = (width, height) if normalize_coords else (1, 1)
+        extent = [width, height] if normalize_coords else [1, 1]
         clicks = read_clicks(points, labels, box, extent=extent, clear_old_points=clear_old_points)
-        clicks.points = clicks.points / np.asarray(extent, np.float32) * np.float32(self.config.image_size)
+        scale = np.asarray(extent, np.float32)
+        clicks.points = clicks.points / scale * np.float32(self.config.image_size)
         image = inference_state.image(frame_idx)
         memory = inference_state.object(obj_id)
         old = memory.clicks.get(frame_idx)
@@ -194,6 +196,7 @@ class VideoPredictor:
                         waiting.setdefault(frame, []).append(record)
         for frame, records in waiting.items():
             self.engine.remember(inference_state.image(frame), records)
+            inference_state.stored(records)
         for obj_id, memory in inference_state.objects.items():
             self._settle(memory)
             if not memory.cond:
@@ -265,6 +268,7 @@ class VideoPredictor:
         if todo:
             some = [memories[place] for place in todo]
             made = self.engine.track(inference_state.image(frame_idx), some, frame_idx, inference_state.rules, reverse=reverse)
+            inference_state.stored(made)
             for place, record in zip(todo, made, strict=True):
                 records[place] = record
                 memories[place].tracked[frame_idx] = record
@@ -390,7 +394,7 @@ class VideoPredictor:
         side = self.config.image_size // 4
         with torch.inference_mode():
             nothing = torch.full((1, side, side), NO_OBJECT, device=self.engine.device)
-            low = torch.stack([nothing if one is None else one.float() for one in lows])
+            low = torch.stack([nothing if one is None else one.to(nothing) for one in lows])
             logits = F.interpolate(low, size=state.size, mode="bilinear", align_corners=False)
             return separate(logits) if self.config.non_overlap_masks else logits
 

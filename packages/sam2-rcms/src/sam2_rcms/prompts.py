@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -19,7 +21,7 @@ def read_clicks(
     labels: npt.ArrayLike | Tensor | None,
     box: npt.ArrayLike | Tensor | None,
     *,
-    extent: tuple[int, int],
+    extent: Sequence[int],
     clear_old_points: bool,
 ) -> Clicks:
     """Return clicks and a box as clicks alone, the box's corners first, in the coordinates that were given.
@@ -59,7 +61,7 @@ def read_clicks(
     return Clicks(np.concatenate((corners.reshape(2, 2), places)), np.concatenate((np.asarray(BOX_LABELS, np.int64), kinds)))
 
 
-def _outside(what: str, extent: tuple[int, int]) -> UsageError:
+def _outside(what: str, extent: Sequence[int]) -> UsageError:
     return UsageError(
         f"{what} is outside the frame",
         expected=f"x from 0 to {extent[0]} and y from 0 to {extent[1]}",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Literal, SupportsIndex
 
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
-from sam2_rcms.memory import ObjectMemory, ReadRules
+from sam2_rcms.memory import ObjectMemory, ReadRules, Record
 from sam2_rcms.model import ImageFeatures
 from sam2_rcms.rcms import RCMS
 from vos_core.errors import FrameError, UsageError
@@ -29,12 +30,21 @@ class VideoState:
         length: number of frames; None = not known.
         size: (height, width) of frames in pixels.
         keep: see `Keep`.
+        offload: keep records on the CPU, wherever they are computed.
     """
 
     def __init__(
-        self, engine: Engine, frames: FrameSource | None, *, length: int | None, size: tuple[int, int], keep: Keep
+        self,
+        engine: Engine,
+        frames: FrameSource | None,
+        *,
+        length: int | None,
+        size: tuple[int, int],
+        keep: Keep,
+        offload: bool = False,
     ) -> None:
         self.engine, self.frames, self.length, self.size, self.keep = engine, frames, length, size, keep
+        self.offload = offload
         self.objects: dict[int, ObjectMemory] = {}
         self.passed = -1  # last frame that a `window` state has tracked
         self._features: OrderedDict[int, ImageFeatures] = OrderedDict()
@@ -73,6 +83,12 @@ class VideoState:
             )
             self.objects[obj_id] = ObjectMemory(rcms)
         return self.objects[obj_id]
+
+    def stored(self, records: Iterable[Record]) -> None:
+        """Put records, complete with their memories, where the state keeps them."""
+        if self.offload:
+            for record in records:
+                record.offload()
 
     def image(self, frame: int) -> ImageFeatures:
         """Return the features of a frame, encoded at most once while it stays in the cache.
