@@ -258,8 +258,8 @@ def test_other_bad_input(small_network, video, tmp_path):
             predictor.init_state(frames)
     with pytest.raises(FrameError, match="80x40"):
         predictor.init_state([*video[:1], video[1][:40]]).image(1)
-    with pytest.raises(FrameError, match="nothing"):
-        predictor.init_state(tmp_path / "nothing")
+    with pytest.raises(FrameError, match=r"nothing\.mp4 does not exist.*a video file, an image or a folder"):
+        predictor.init_state(str(tmp_path / "nothing.mp4"))
     with pytest.raises(UsageError, match="all or window"):
         predictor.init_state(video, keep="some")
     with pytest.raises(UsageError, match="offload_video_to_cpu=False"):
