@@ -51,12 +51,12 @@ def test_batched_objects_equal_single_ones(small_network, video):
 
 
 def test_window_equals_all_and_stays_small(small_network, video):
-    video = video * 4
-    everything, full = run(predictor_of(small_network), video)
+    video = video * 3
+    everything, full = run(predictor_of(small_network), video, ids=(1, 5))
     predictor = predictor_of(small_network)
-    bounded, windowed = run(predictor, video, keep="window")
+    bounded, windowed = run(predictor, video, keep="window", ids=(1, 5))
     torch.testing.assert_close(full, windowed, rtol=0, atol=0)
-    assert [len(memory.tracked) for memory in everything.objects.values()] == [39] * 3
+    assert [len(memory.tracked) for memory in everything.objects.values()] == [29] * 2
     assert max(len(memory.tracked) for memory in bounded.objects.values()) <= 16
     assert bounded.nbytes() < 0.5 * everything.nbytes()
     with pytest.raises(UsageError, match="has passed"):
