@@ -151,6 +151,7 @@ def test_original_yaml_and_options_reach_the_method(infer, folders):
     ("arguments", "source", "code", "message"),
     [
         (["--sam2_cfg", "huge"], True, 2, "huge is no preset"),
+        (["--sam2_cfg", "configs/sam2.1/sam2.1_hiera_b+.yaml"], True, 2, "name the preset: of sam2.1_hiera_b+.yaml b+_rcms"),
         (["--sam2_cfg", "tiny", "--variant", "l"], True, 2, "differ"),
         (["--video_list_file", "nowhere.txt"], True, 1, "nowhere.txt"),
         (["--input_mask_dir", "m"], False, 2, "without --base_video_dir"),

@@ -9,8 +9,9 @@ import torch
 from sam2_rcms.assembly import build_predictor
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
+from sam2_rcms.memory import Record
 from sam2_rcms.predictor import VideoPredictor
-from vos_core.errors import FrameError, MaskError, UsageError
+from vos_core.errors import FrameError, MaskError, UsageError, WeightsError
 
 HEIGHT, WIDTH = 48, 80
 
@@ -50,17 +51,36 @@ def test_batched_objects_equal_single_ones(small_network, video):
 
 
 def test_window_equals_all_and_stays_small(small_network, video):
-    video = video * 4
-    everything, full = run(predictor_of(small_network), video)
-    bounded, windowed = run(predictor_of(small_network), video, keep="window")
+    video = video * 3
+    everything, full = run(predictor_of(small_network), video, ids=(1, 5))
+    predictor = predictor_of(small_network)
+    bounded, windowed = run(predictor, video, keep="window", ids=(1, 5))
     torch.testing.assert_close(full, windowed, rtol=0, atol=0)
-    assert [len(memory.tracked) for memory in everything.objects.values()] == [39] * 3
+    assert [len(memory.tracked) for memory in everything.objects.values()] == [29] * 2
     assert max(len(memory.tracked) for memory in bounded.objects.values()) <= 16
     assert bounded.nbytes() < 0.5 * everything.nbytes()
     with pytest.raises(UsageError, match="has passed"):
-        predictor_of(small_network).add_new_mask(bounded, 3, 1, box_mask(0, 0))
+        predictor.add_new_mask(bounded, 3, 1, box_mask(0, 0))
     with pytest.raises(UsageError, match="backwards"):
-        next(predictor_of(small_network).propagate_in_video(bounded, reverse=True))
+        next(predictor.propagate_in_video(bounded, reverse=True))
+
+
+def test_offloaded_records_are_all_moved_and_read_alike(small_network, video, monkeypatch):
+    moved = set()
+    offload = Record.offload
+    monkeypatch.setattr(Record, "offload", lambda record: moved.add(id(record)) or offload(record))
+    predictor = predictor_of(small_network, cache_memory_keys=True)
+    _, plain = run(predictor, video)
+    assert not moved
+    state = predictor.init_state(video, offload_state_to_cpu=True)
+    for place, obj_id in enumerate((1, 5, 9)):
+        predictor.add_new_mask(state, 0, obj_id, box_mask(4 * place, 14 * place))
+    torch.testing.assert_close(torch.stack([logits for _, _, logits in predictor.propagate_in_video(state)]), plain)
+    predictor.add_new_points_or_box(state, 4, 5, [[40, 20]], [1])
+    predictor.propagate_in_video_preflight(state)
+    kept = [record for memory in state.objects.values() for store in (memory.cond, memory.tracked) for record in store.values()]
+    assert len(kept) == 3 * len(video)
+    assert {id(record) for record in kept} <= moved
 
 
 def test_window_keeps_what_rcms_promotes(small_network, video):
@@ -163,7 +183,11 @@ def test_overlapping_masks_are_separated(small_network, video):
     ("arguments", "message"),
     [
         ({"points": [[1, 2]]}, "not given together"),
-        ({}, "neither points nor a box"),
+        ({}, "neither a click nor a box"),
+        ({"points": np.zeros((0, 2)), "labels": []}, "neither a click nor a box"),
+        ({"points": [[5, 6], [200, 6]], "labels": [1, 1]}, r"click \(200, 6\) is outside the frame.*0 to 80 and y from 0 to 48"),
+        ({"points": [[40, 6]], "labels": [1], "normalize_coords": False}, r"\(40, 6\).*0 to 1.*normalize_coords=False"),
+        ({"box": [90, 2, 99, 8]}, "box .* is outside the frame"),
         ({"points": [[1, 2]], "labels": [1, 0]}, r"\(2,\)"),
         ({"points": [[1, 2]], "labels": [5]}, "labels"),
         ({"points": [[1, float("nan")]], "labels": [1]}, "finite"),
@@ -180,6 +204,34 @@ def test_clicks_that_make_no_sense(small_network, video, arguments, message):
     assert state.obj_ids == [], "a refused prompt begins no object"
 
 
+def test_a_session_in_the_words_of_sam_2(small_network, video):
+    predictor = predictor_of(small_network)
+    state = predictor.init_state(video_path=np.stack(video))
+    here = {"inference_state": state, "frame_idx": np.int64(2)}
+    points = np.array([[40, 20]], np.float32)
+    frame, ids, logits = predictor.add_new_points_or_box(**here, obj_id=4, points=points, labels=np.array([1], np.int32))
+    assert (type(frame), frame, ids, tuple(logits.shape)) == (int, 2, [4], (1, 1, HEIGHT, WIDTH))
+    boxed = predictor.add_new_points_or_box(**here, obj_id=5, box=np.array([-4, 10, 90, 40]))[2]
+    assert boxed.shape[0] == 2, "a box may reach beyond the frame"
+    predictor.add_new_mask(**here, obj_id=6, mask=torch.from_numpy(box_mask(0, 0)).byte() * 255)
+    assert repr(state).startswith(f"<VideoState: 10 frames of {WIDTH}x{HEIGHT}, objects [4, 5, 6], keep=all, ")
+    tracked = {
+        f: i for f, i, _ in predictor.propagate_in_video(inference_state=state, start_frame_idx=2, max_frame_num_to_track=1)
+    }
+    assert tracked == {2: [4, 5, 6], 3: [4, 5, 6]}
+    assert predictor.clear_all_prompts_in_frame(**here, obj_id=4)[0] == 2
+    assert predictor.remove_object(inference_state=state, obj_id=5)[0] == [4, 6]
+    predictor.reset_state(inference_state=state)
+    assert state.obj_ids == []
+
+
+def test_weights_by_name_and_devices_that_are_not_there():
+    with pytest.raises(WeightsError, match=r"'absent\.pt'.*sam2\.1_hiera_tiny"):
+        build_predictor("tiny", weights="absent.pt")
+    with pytest.raises(UsageError, match="unknown device 'gpu'"):
+        build_predictor("tiny", device="gpu")
+
+
 def test_other_bad_input(small_network, video, tmp_path):
     predictor = predictor_of(small_network)
     state = predictor.init_state(video)
@@ -187,16 +239,31 @@ def test_other_bad_input(small_network, video, tmp_path):
         predictor.add_new_mask(state, 10, 1, box_mask(0, 0))
     with pytest.raises(MaskError, match=r"\(H, W\)"):
         predictor.add_new_mask(state, 0, 1, np.zeros((1, HEIGHT, WIDTH), bool))
+    with pytest.raises(UsageError, match=r"frame 0\.5.*0 to 9"):
+        predictor.add_new_mask(state, 0.5, 1, box_mask(0, 0))
+    for several in (box_mask(0, 0) + 2 * box_mask(20, 40).astype(np.uint8), torch.rand(HEIGHT, WIDTH)):
+        with pytest.raises(MaskError, match=r"several values.*labels == id"):
+            predictor.add_new_mask(state, 0, 1, several)
     with pytest.raises(UsageError, match="object 4 is not there"):
         predictor.clear_all_prompts_in_frame(state, 0, 4)
+    with pytest.raises(UsageError, match="object 4 is not there"):
+        predictor.track_frame(state, 0, obj_ids=[4])
+    for call in (predictor.masks_on, predictor.track_frame, lambda *to: predictor.clear_all_prompts_in_frame(*to, 1)):
+        with pytest.raises(UsageError, match="frame 10"):
+            call(state, 10)
+    with pytest.raises(UsageError, match="another predictor"):
+        predictor_of(small_network).add_new_mask(state, 0, 1, box_mask(0, 0))
+    for frames, found in ((np.stack(video) / 255, "float64"), (np.stack(video)[..., 0], r"uint8 \(48, 80\)"), (["a"], "str")):
+        with pytest.raises(FrameError, match=found):
+            predictor.init_state(frames)
     with pytest.raises(FrameError, match="80x40"):
         predictor.init_state([*video[:1], video[1][:40]]).image(1)
-    with pytest.raises(FrameError, match="nothing"):
-        predictor.init_state(tmp_path / "nothing")
+    with pytest.raises(FrameError, match=r"nothing\.mp4 does not exist.*a video file, an image or a folder"):
+        predictor.init_state(str(tmp_path / "nothing.mp4"))
     with pytest.raises(UsageError, match="all or window"):
         predictor.init_state(video, keep="some")
-    with pytest.raises(UsageError, match="offload"):
-        predictor.init_state(video, offload_state_to_cpu=True)
+    with pytest.raises(UsageError, match="offload_video_to_cpu=False"):
+        predictor.init_state(video, offload_video_to_cpu=False)
     with pytest.raises(UsageError, match="no preset 'huge'"):
         build_predictor("huge")
     predictor.add_new_mask(state, 0, 1, box_mask(0, 0))

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2_rcms.rcms import RCMS, mask_quality
+from vos_core.errors import UsageError
 
 GOOD, GONE = torch.tensor([4.0]), torch.tensor([-4.0])
 CLEAR, EMPTY = torch.full((1, 8, 8), 9.0), torch.full((1, 8, 8), -9.0)
@@ -48,6 +49,15 @@ def test_frame_0_empty_masks_and_n_0_are_never_kept():
     off.observe(1, GOOD, SURE, CLEAR)
     assert off.observe(2, GONE, SURE, CLEAR) == []
     assert off.disappeared_at == 2
+
+
+def test_objects_are_observed_one_by_one():
+    two = torch.ones(2, 1), torch.full((2, 3), 0.9), CLEAR.expand(2, 1, 8, 8)
+    for score, ious in ((two[0], two[1]), (two[0][:1], two[1]), (two[0], two[1][:1])):
+        with pytest.raises(UsageError, match=r"those of one object.*an RCMS for each object"):
+            RCMS().observe(1, score, ious, two[2])
+    rcms = RCMS(promote=1)
+    assert [rcms.observe(1, *(part[:1] for part in two)), rcms.observe(2, -1.0, 0.9, CLEAR)] == [[], [1]]
 
 
 def test_reverse_looks_ahead_and_forgotten_frames_do_not_count():

@@ -76,11 +76,20 @@ def test_the_training_set_of_the_command_line_wins(tmp_path):
         ("data={root: c, img_folder: a, gt_folder: b}", "not both"),
         ("variant=huge", "variant"),
         ("ema_decay=1", "ema_decay"),
+        ("sampler.num_frames=2", "2 may be given as masks.*none to predict"),
     ],
 )
 def test_what_a_configuration_refuses(assignment, named):
     with pytest.raises(ConfigError, match=named):
         load_config("b+_stage1", [assignment])
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [["sampler.num_frames=1"], ["sampler.num_frames=2", "prompts.num_init_cond_frames_for_train=1"], ["sampler.num_frames=3"]],
+)
+def test_short_clips_are_fine_while_a_frame_is_left_to_predict(assignments):
+    assert load_config("b+_stage1", assignments).sampler.num_frames < 4
 
 
 def test_an_unknown_configuration_is_named(tmp_path):

@@ -281,7 +281,7 @@ def test_a_video_without_a_clip_is_replaced(davis):
     data = VideoClips(clips, sampler=picky, transforms=SMALL, where="here")
     assert data.draw(0, epoch=0, rng=np.random.default_rng(0)).images.shape[1] == 2
     starved = VideoClips(clips, sampler=UniformSampler(99, 1), transforms=SMALL, where="here")
-    with pytest.raises(LayoutError, match=r"here.*6 frames"):
+    with pytest.raises(LayoutError, match=r"here.*6 frames with masks, a clip 99.*--set sampler\.num_frames=6"):
         starved.draw(0, epoch=0, rng=np.random.default_rng(0))
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import model_validator
 
 from vos_core.config import Config, build_config, parse_assignments, read_yaml
 from vos_core.errors import ConfigError
@@ -9,6 +10,12 @@ from vos_core.errors import ConfigError
 class Memory(Config):
     every: int = 5
     cap: int | None = None
+
+    @model_validator(mode="after")
+    def _room(self) -> "Memory":
+        if self.cap is not None and self.cap < self.every:
+            raise ValueError("cap must not be below every")
+        return self
 
 
 class Method(Config):
@@ -37,6 +44,13 @@ def test_a_wrong_key_or_value_is_named_with_its_cure(layer: dict[str, object], w
     with pytest.raises(ConfigError) as error:
         build_config(Method, layer)
     assert all(word in str(error.value) for word in words)
+
+
+def test_values_that_do_not_go_together_are_not_all_listed() -> None:
+    with pytest.raises(ConfigError, match=r"^options of 'memory': cap must not be below every.$"):
+        build_config(Method, {"memory": {"every": 3, "cap": 2}})
+    with pytest.raises(ConfigError, match=r"^cap must not be below every.$"):
+        build_config(Memory, {"cap": 2})
 
 
 def test_configurations_are_frozen() -> None:

@@ -119,7 +119,7 @@ class Engine:
         multimask = config.multimask_min_pt_num <= count <= config.multimask_max_pt_num
         mask = None
         if before is not None and before.low is not None:
-            mask = before.low.unsqueeze(0).clamp(-PROMPT_LIMIT, PROMPT_LIMIT)
+            mask = before.low.unsqueeze(0).to(self.device).clamp(-PROMPT_LIMIT, PROMPT_LIMIT)
         out = self.network.heads(
             features,
             image,
@@ -160,7 +160,7 @@ class Engine:
         """Encode the memories of prompted records of one frame, from their low-resolution logits as the original does."""
         for start in range(0, len(records), self.objects_at_once):
             some = records[start : start + self.objects_at_once]
-            low = torch.stack([record.low for record in some if record.low is not None])
+            low = torch.stack([record.low for record in some if record.low is not None]).to(self.device)
             score = torch.tensor([[record.score] for record in some], device=low.device)
             high = upsample(low, image.side)
             self._encode(image, high, score, some, binary=self.config.binarize_mask_from_pts_for_mem_enc)
@@ -222,7 +222,7 @@ class Engine:
         maps = []
         for rank in range(codes.shape[1]):
             stored = [plan.spatial[rank][2].memory for plan in plans]
-            maps.append(torch.stack([memory for memory in stored if memory is not None]))
+            maps.append(torch.stack([memory for memory in stored if memory is not None]).to(self.device))
         pointers = None
         if distances.shape[1]:
             pointers = torch.stack([torch.stack([record.pointer for _, _, record in plan.pointers]) for plan in plans])
@@ -241,16 +241,19 @@ class Engine:
                 assert record.memory is not None
                 height, width = record.memory.shape[-2:]
                 if record.keys is None:
-                    record.keys = attention.memory_keys(record.memory.flatten(1).T).to(dtype)
+                    record.keys = attention.memory_keys(record.memory.to(self.device).flatten(1).T).to(
+                        record.memory.device, dtype
+                    )
                 known = (code, height, width)
                 if known not in self._position_keys:
                     position = self.network.position_of_memory((height, width), code)
                     self._position_keys[known] = attention.position_keys(position).to(dtype)
                 length = height * width
                 if whole is None:
-                    whole = record.keys.new_empty(layers, len(spatial), len(memories) * length, record.keys.shape[-1])
+                    size = (layers, len(spatial), len(memories) * length, record.keys.shape[-1])
+                    whole = torch.empty(size, dtype=record.keys.dtype, device=self.device)
                 part = whole[:, item, place * length : (place + 1) * length]
-                torch.add(record.keys, self._position_keys[known], out=part)
+                torch.add(record.keys.to(self.device), self._position_keys[known], out=part)
         assert whole is not None
         return list(whole)
 

@@ -44,12 +44,16 @@ class ArrayFrames(FrameSource):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the first frame in pixels."""
-        height, width = self._frames[0].shape[:2]
+        height, width = self.read(0).rgb.shape[:2]
         return height, width
 
     def read(self, index: int) -> Frame:
-        """Return frame `index`."""
-        return Frame(index, f"{index:05d}", self._frames[index])
+        """Return frame `index`; raises `FrameError` if it is no picture."""
+        rgb = self._frames[index]
+        if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.shape[2:] != (3,):
+            found = f"{rgb.dtype} {rgb.shape}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
+            raise FrameError(f"frame {index} is {found}", expected="an array uint8 (H, W, 3), RGB from 0 to 255")
+        return Frame(index, f"{index:05d}", rgb)
 
 
 def open_video(video: Path | str | FrameSource | Sequence[RgbImage] | npt.NDArray[np.uint8]) -> FrameSource:

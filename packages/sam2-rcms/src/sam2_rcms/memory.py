@@ -35,6 +35,10 @@ class Record:
     memory: Tensor | None = None
     keys: Tensor | None = None
 
+    def offload(self) -> None:
+        """Move what is big to the CPU; the pointer, of a kilobyte, stays where it is."""
+        self.low, self.memory, self.keys = (None if one is None else one.cpu() for one in (self.low, self.memory, self.keys))
+
     def nbytes(self) -> int:
         """Return the bytes of its tensors."""
         tensors = (self.low, self.pointer, self.ious, self.memory, self.keys)

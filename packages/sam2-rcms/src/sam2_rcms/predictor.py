@@ -21,10 +21,10 @@ from sam2_rcms.frames import open_video
 from sam2_rcms.memory import Clicks, ObjectMemory, Record
 from sam2_rcms.model import NO_OBJECT, SAM2
 from sam2_rcms.overlap import separate
-from sam2_rcms.prompts import read_clicks
+from sam2_rcms.prompts import read_clicks, read_mask
 from sam2_rcms.state import Keep, VideoState
 from vos_core.contract import Precision
-from vos_core.errors import MaskError, UsageError
+from vos_core.errors import UsageError
 from vos_core.io.frames import FrameSource, prefetch
 from vos_core.types import RgbImage
 
@@ -61,21 +61,23 @@ class VideoPredictor:
 
     def init_state(
         self,
-        video: Path | str | FrameSource | Sequence[RgbImage] | npt.NDArray[np.uint8],
+        video_path: Path | str | FrameSource | Sequence[RgbImage] | npt.NDArray[np.uint8],
         *,
         keep: Keep = "all",
         offload_video_to_cpu: bool = True,
         offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = True,
     ) -> VideoState:
         """Return the state of a video without objects.
 
         Args:
-            video: a folder of frames, a video file, arrays uint8 `(H, W, 3)`, or a source of frames. Frames are read when they
-                are needed, never all at once.
+            video_path: a folder of frames, a video file, arrays uint8 `(H, W, 3)`, or a source of frames. Frames are read when
+                they are needed, never all at once.
             keep: `all` remembers every frame, as SAM 2 does, about 1 MB a frame and object at 1024 pixels; `window` only what
                 forward tracking reads, so that memory does not grow.
-            offload_video_to_cpu: known from SAM 2; frames never stay on the device here.
-            offload_state_to_cpu: known from SAM 2; use `keep="window"` where memory is short.
+            offload_video_to_cpu: known from SAM 2; always so here: frames never stay on the device.
+            offload_state_to_cpu: keep records on the CPU, so that a GPU's memory does not grow with the video; takes longer.
+            async_loading_frames: known from SAM 2; always so here: frames are read ahead while others are computed.
 
         Raises:
             FrameError: the video cannot be read.
@@ -83,14 +85,13 @@ class VideoPredictor:
         """
         if keep not in ("all", "window"):
             raise UsageError(f"keep='{keep}'", expected="all or window")
-        if not offload_video_to_cpu or offload_state_to_cpu:
+        if not (offload_video_to_cpu and async_loading_frames):
             raise UsageError(
-                "offload_video_to_cpu=False and offload_state_to_cpu=True do not exist here",
-                expected="the defaults: frames are read when they are needed, and records stay where they are computed",
-                fix='Use keep="window" to bound memory',
+                "offload_video_to_cpu=False and async_loading_frames=False do not exist here",
+                expected="the defaults: frames are read when they are needed",
             )
-        frames = open_video(video)
-        return VideoState(self.engine, frames, length=len(frames), size=frames.size, keep=keep)
+        frames = open_video(video_path)
+        return VideoState(self.engine, frames, length=len(frames), size=frames.size, keep=keep, offload=offload_state_to_cpu)
 
     def stream_state(self, size: tuple[int, int], *, length: int | None = None) -> VideoState:
         """Return the state of a video whose frames are handed in by `VideoState.feed`, in time order.
@@ -101,32 +102,33 @@ class VideoPredictor:
         """
         return VideoState(self.engine, None, length=length, size=size, keep="window")
 
-    def add_new_mask(self, state: VideoState, frame_idx: int, obj_id: int, mask: npt.NDArray[np.bool_] | Tensor) -> FrameMasks:
+    def add_new_mask(
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, mask: npt.NDArray[np.bool_] | Tensor
+    ) -> FrameMasks:
         """Return the masks of all objects on a frame after one of them was given a mask there.
 
         Args:
-            state: the video.
+            inference_state: the video.
             frame_idx: the frame.
             obj_id: the object; a new id begins a new object, also after tracking has begun.
             mask: `(H, W)`, any size, nonzero = object.
 
         Raises:
             UsageError: no such frame.
-            MaskError: not a mask.
+            MaskError: not a mask of one object.
         """
-        state.check_frame(frame_idx)
-        given = torch.as_tensor(np.asarray(mask) != 0 if not isinstance(mask, Tensor) else mask != 0)
-        if given.ndim != 2:
-            raise MaskError(f"a mask of shape {tuple(given.shape)} for object {obj_id}", expected="(H, W)")
-        (record,) = self.engine.take_masks(state.image(frame_idx), given.unsqueeze(0))
-        memory = state.object(obj_id)
+        self._check_owner(inference_state)
+        frame_idx = inference_state.check_frame(frame_idx)
+        given = read_mask(mask, obj_id)
+        (record,) = self.engine.take_masks(inference_state.image(frame_idx), given.unsqueeze(0))
+        memory = inference_state.object(obj_id)
         memory.clicks.pop(frame_idx, None)
         memory.masks.add(frame_idx)
-        return self._take(state, memory, frame_idx, record)
+        return self._take(inference_state, memory, frame_idx, record)
 
     def add_new_points_or_box(
         self,
-        state: VideoState,
+        inference_state: VideoState,
         frame_idx: int,
         obj_id: int,
         points: npt.ArrayLike | Tensor | None = None,
@@ -139,25 +141,27 @@ class VideoPredictor:
         """Return the masks of all objects on a frame after one of them was clicked on or boxed there.
 
         Args:
-            state: the video.
+            inference_state: the video.
             frame_idx: the frame.
             obj_id: the object; a new id begins a new object.
-            points: `(P, 2)`, x then y, in pixels of the video.
+            points: `(P, 2)`, x then y, in pixels of the video; inside the frame.
             labels: `(P,)`, 1 = on the object, 0 = not on it.
             clear_old_points: forget earlier clicks on this frame; without it new ones are added to them.
             normalize_coords: False = coordinates are 0-1 already.
-            box: x0, y0, x1, y1; only together with `clear_old_points`.
+            box: x0, y0, x1, y1; may reach beyond the frame; only together with `clear_old_points`.
 
         Raises:
             UsageError: no such frame, or clicks that do not make sense.
         """
-        state.check_frame(frame_idx)
-        clicks = read_clicks(points, labels, box, clear_old_points=clear_old_points)
-        height, width = state.size
-        scale = np.asarray([width, height] if normalize_coords else [1, 1], np.float32)
+        self._check_owner(inference_state)
+        frame_idx = inference_state.check_frame(frame_idx)
+        height, width = inference_state.size
+        extent = [width, height] if normalize_coords else [1, 1]
+        clicks = read_clicks(points, labels, box, extent=extent, clear_old_points=clear_old_points)
+        scale = np.asarray(extent, np.float32)
         clicks.points = clicks.points / scale * np.float32(self.config.image_size)
-        image = state.image(frame_idx)
-        memory = state.object(obj_id)
+        image = inference_state.image(frame_idx)
+        memory = inference_state.object(obj_id)
         old = memory.clicks.get(frame_idx)
         if old is not None and not clear_old_points:
             clicks = Clicks(np.concatenate((old.points, clicks.points)), np.concatenate((old.labels, clicks.labels)))
@@ -170,28 +174,30 @@ class VideoPredictor:
             before=memory.latest(frame_idx, cond=self._is_cond(memory, frame_idx)),
             memory=memory if seen else None,
             frame=frame_idx,
-            rules=state.rules,
+            rules=inference_state.rules,
             reverse=memory.visited.get(frame_idx, False),
         )
-        return self._take(state, memory, frame_idx, record)
+        return self._take(inference_state, memory, frame_idx, record)
 
-    def propagate_in_video_preflight(self, state: VideoState) -> None:
+    def propagate_in_video_preflight(self, inference_state: VideoState) -> None:
         """Put the prompts given since the last propagation into memory; every propagation begins with it.
 
         Raises:
             UsageError: no object, or one without a conditioning frame.
         """
-        if not state.objects:
+        self._check_owner(inference_state)
+        if not inference_state.objects:
             raise UsageError("there is no object to propagate", fix="Give a mask, clicks or a box first")
         waiting: dict[int, list[Record]] = {}
-        for memory in state.objects.values():
+        for memory in inference_state.objects.values():
             for store in (memory.new_tracked, memory.new_cond):
                 for frame, record in store.items():
                     if record.memory is None:
                         waiting.setdefault(frame, []).append(record)
         for frame, records in waiting.items():
-            self.engine.remember(state.image(frame), records)
-        for obj_id, memory in state.objects.items():
+            self.engine.remember(inference_state.image(frame), records)
+            inference_state.stored(records)
+        for obj_id, memory in inference_state.objects.items():
             self._settle(memory)
             if not memory.cond:
                 raise UsageError(
@@ -200,7 +206,7 @@ class VideoPredictor:
 
     def propagate_in_video(
         self,
-        state: VideoState,
+        inference_state: VideoState,
         start_frame_idx: int | None = None,
         max_frame_num_to_track: int | None = None,
         *,
@@ -209,7 +215,7 @@ class VideoPredictor:
         """Yield the masks of all objects frame by frame.
 
         Args:
-            state: the video.
+            inference_state: the video.
             start_frame_idx: None = the earliest conditioning frame of any object.
             max_frame_num_to_track: how many frames to go beyond the start; None = to the end.
             reverse: towards the first frame.
@@ -217,74 +223,86 @@ class VideoPredictor:
         Raises:
             UsageError: nothing to propagate, or backwards in a state that remembers only a window.
         """
-        if reverse and state.keep == "window":
+        if reverse and inference_state.keep == "window":
             raise UsageError("a window state cannot track backwards", fix='Make the state with keep="all"')
-        self.propagate_in_video_preflight(state)
-        assert state.length is not None
+        self.propagate_in_video_preflight(inference_state)
+        assert inference_state.length is not None
         if start_frame_idx is None:
-            start_frame_idx = min(index for memory in state.objects.values() for index in memory.cond)
-        state.check_frame(start_frame_idx)
-        reach = state.length if max_frame_num_to_track is None else max_frame_num_to_track
+            start_frame_idx = min(index for memory in inference_state.objects.values() for index in memory.cond)
+        start_frame_idx = inference_state.check_frame(start_frame_idx)
+        reach = inference_state.length if max_frame_num_to_track is None else max_frame_num_to_track
         if not reverse:
-            stop = min(start_frame_idx + reach, state.length - 1)
-            assert state.frames is not None
-            with closing(prefetch(state.frames, start=start_frame_idx, depth=2)) as frames:
+            stop = min(start_frame_idx + reach, inference_state.length - 1)
+            assert inference_state.frames is not None
+            with closing(prefetch(inference_state.frames, start=start_frame_idx, depth=2)) as frames:
                 for frame in frames:
                     if frame.index > stop:
                         break
-                    state.feed(frame.index, frame.rgb)
-                    yield self.track_frame(state, frame.index)
+                    inference_state.feed(frame.index, frame.rgb)
+                    yield self.track_frame(inference_state, frame.index)
             return
         if start_frame_idx > 0:
             for index in range(start_frame_idx, max(start_frame_idx - reach, 0) - 1, -1):
-                yield self.track_frame(state, index, reverse=True)
+                yield self.track_frame(inference_state, index, reverse=True)
 
     def track_frame(
-        self, state: VideoState, frame_idx: int, *, obj_ids: Sequence[int] | None = None, reverse: bool = False
+        self, inference_state: VideoState, frame_idx: int, *, obj_ids: Sequence[int] | None = None, reverse: bool = False
     ) -> FrameMasks:
         """Return the masks of objects on the next frame: what a prompt said, else what tracking finds.
 
         Args:
-            state: the video, all prompts in memory (`propagate_in_video_preflight`).
+            inference_state: the video, all prompts in memory (`propagate_in_video_preflight`).
             frame_idx: the frame.
             obj_ids: which objects; None = all.
             reverse: tracking goes backwards.
+
+        Raises:
+            UsageError: no such frame or object.
         """
-        ids = state.obj_ids if obj_ids is None else list(obj_ids)
-        memories = [state.objects[obj_id] for obj_id in ids]
+        self._check_owner(inference_state)
+        frame_idx = inference_state.frame_number(frame_idx)
+        ids = inference_state.obj_ids if obj_ids is None else list(obj_ids)
+        memories = [inference_state.known(obj_id) for obj_id in ids]
         records = [memory.cond.get(frame_idx) for memory in memories]
         todo = [place for place, record in enumerate(records) if record is None]
         if todo:
             some = [memories[place] for place in todo]
-            made = self.engine.track(state.image(frame_idx), some, frame_idx, state.rules, reverse=reverse)
+            made = self.engine.track(inference_state.image(frame_idx), some, frame_idx, inference_state.rules, reverse=reverse)
+            inference_state.stored(made)
             for place, record in zip(todo, made, strict=True):
                 records[place] = record
                 memories[place].tracked[frame_idx] = record
                 self._observe(memories[place], frame_idx, record, reverse=reverse)
         for memory in memories:
             memory.visited[frame_idx] = reverse
-            if state.keep == "window":
-                memory.shrink(frame_idx, state.rules)
-        state.passed = max(state.passed, frame_idx)
-        return frame_idx, ids, self._masks(state, [record.low for record in records if record is not None])
+            if inference_state.keep == "window":
+                memory.shrink(frame_idx, inference_state.rules)
+        inference_state.passed = max(inference_state.passed, frame_idx)
+        return frame_idx, ids, self._masks(inference_state, [record.low for record in records if record is not None])
 
-    def masks_on(self, state: VideoState, frame_idx: int) -> FrameMasks:
-        """Return the masks of all objects on a frame as they are remembered, nothing tracked; absent ones score -1024."""
-        return self._all_masks(state, frame_idx, cond=True)
+    def masks_on(self, inference_state: VideoState, frame_idx: int) -> FrameMasks:
+        """Return the masks of all objects on a frame as they are remembered, nothing tracked; absent ones score -1024.
+
+        Raises:
+            UsageError: no such frame.
+        """
+        self._check_owner(inference_state)
+        frame_idx = inference_state.frame_number(frame_idx)
+        return self._all_masks(inference_state, frame_idx, cond=True)
 
     def clear_all_prompts_in_frame(
-        self, state: VideoState, frame_idx: int, obj_id: int, *, need_output: bool = True
+        self, inference_state: VideoState, frame_idx: int, obj_id: int, *, need_output: bool = True
     ) -> FrameMasks | None:
         """Return the masks of all objects on a frame after one object's prompts there were taken back; None if not wanted.
 
         What tracking or an earlier prompt had put into memory stays there, as a tracked frame.
 
         Raises:
-            UsageError: no such object.
+            UsageError: no such frame or object.
         """
-        memory = state.objects.get(obj_id)
-        if memory is None:
-            raise UsageError(f"object {obj_id} is not there", expected=f"one of {state.obj_ids}")
+        self._check_owner(inference_state)
+        frame_idx = inference_state.frame_number(frame_idx)
+        memory = inference_state.known(obj_id)
         memory.clicks.pop(frame_idx, None)
         memory.masks.discard(frame_idx)
         memory.new_cond.pop(frame_idx, None)
@@ -295,34 +313,39 @@ class VideoPredictor:
             memory.rcms.restore(frame_idx, record.quality)
             # A later prompt here is an initial one again.
             memory.visited.pop(frame_idx, None)
-        return self._all_masks(state, frame_idx, cond=_any_new_cond(state, frame_idx)) if need_output else None
+        return (
+            self._all_masks(inference_state, frame_idx, cond=_any_new_cond(inference_state, frame_idx)) if need_output else None
+        )
 
     def remove_object(
-        self, state: VideoState, obj_id: int, *, strict: bool = False, need_output: bool = True
+        self, inference_state: VideoState, obj_id: int, *, strict: bool = False, need_output: bool = True
     ) -> tuple[list[int], list[tuple[int, Tensor]]]:
         """Return the remaining ids and, for each frame where the object had prompts, the masks of the remaining objects.
 
         Raises:
             UsageError: with `strict`, no such object.
         """
-        memory = state.objects.get(obj_id)
-        if memory is None:
-            if strict:
-                raise UsageError(f"object {obj_id} is not there", expected=f"one of {state.obj_ids}")
-            return state.obj_ids, []
-        if len(state.objects) == 1:
-            self.reset_state(state)
+        self._check_owner(inference_state)
+        if obj_id not in inference_state.objects and not strict:
+            return inference_state.obj_ids, []
+        memory = inference_state.known(obj_id)
+        if len(inference_state.objects) == 1:
+            self.reset_state(inference_state)
             return [], []
         prompted = sorted({*memory.clicks, *memory.masks})
-        del state.objects[obj_id]
+        del inference_state.objects[obj_id]
         if not need_output:
-            return state.obj_ids, []
-        changed = [self._all_masks(state, frame, cond=_any_new_cond(state, frame)) for frame in prompted]
-        return state.obj_ids, [(frame, logits) for frame, _, logits in changed]
+            return inference_state.obj_ids, []
+        changed = [self._all_masks(inference_state, frame, cond=_any_new_cond(inference_state, frame)) for frame in prompted]
+        return inference_state.obj_ids, [(frame, logits) for frame, _, logits in changed]
 
-    def reset_state(self, state: VideoState) -> None:
+    def reset_state(self, inference_state: VideoState) -> None:
         """Forget all objects, prompts and memories; the video stays open."""
-        state.reset()
+        inference_state.reset()
+
+    def _check_owner(self, state: VideoState) -> None:
+        if state.engine is not self.engine:
+            raise UsageError("this is the state of a video of another predictor", fix="Make one with this predictor's init_state")
 
     def _is_cond(self, memory: ObjectMemory, frame: int) -> bool:
         """Return whether a prompt on `frame` makes it a conditioning frame."""
@@ -360,14 +383,18 @@ class VideoPredictor:
 
     def _all_masks(self, state: VideoState, frame: int, *, cond: bool) -> FrameMasks:
         records = [memory.latest(frame, cond=cond) for memory in state.objects.values()]
-        return frame, state.obj_ids, self._masks(state, [None if record is None else record.low for record in records])
+        return (
+            frame,
+            state.obj_ids,
+            self._masks(state, [None if record is None else record.low for record in records]),
+        )
 
     def _masks(self, state: VideoState, lows: Sequence[Tensor | None]) -> Tensor:
         """Return logits `(N, 1, H, W)` at the size of the video of low-resolution ones `(1, S / 4, S / 4)`."""
         side = self.config.image_size // 4
         with torch.inference_mode():
             nothing = torch.full((1, side, side), NO_OBJECT, device=self.engine.device)
-            low = torch.stack([nothing if one is None else one.float() for one in lows])
+            low = torch.stack([nothing if one is None else one.to(nothing) for one in lows])
             logits = F.interpolate(low, size=state.size, mode="bilinear", align_corners=False)
             return separate(logits) if self.config.non_overlap_masks else logits
 

@@ -18,6 +18,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from vos_core.errors import UsageError
+
 DEFAULT_PROMOTE, DEFAULT_THRESHOLD = 4, 0.6
 
 
@@ -75,9 +77,18 @@ class RCMS:
             ious: predicted IoUs `(M,)`, 0-1.
             logits: the mask's logits, any shape.
             reverse: look for good frames after this one instead of before it.
+
+        Raises:
+            UsageError: score or IoUs are those of several objects.
         """
-        tensor = torch.as_tensor(score, dtype=torch.float32).reshape(1)
-        quality = mask_quality(tensor, torch.as_tensor(ious).reshape(1, -1), torch.as_tensor(logits).unsqueeze(0))
+        tensor, best = torch.as_tensor(score, dtype=torch.float32), torch.as_tensor(ious)
+        if tensor.numel() != 1 or best.numel() != (best.shape[-1] if best.ndim else 1):
+            raise UsageError(
+                f"a score of shape {tuple(tensor.shape)} with IoUs {tuple(best.shape)}",
+                expected="those of one object",
+                fix="Keep an RCMS for each object and hand it that object's part",
+            )
+        quality = mask_quality(tensor, best.reshape(1, -1), torch.as_tensor(logits).unsqueeze(0))
         return self.note(frame, score=float(tensor), quality=float(quality), reverse=reverse)
 
     def note(self, frame: int, *, score: float, quality: float, reverse: bool = False) -> list[int]:

@@ -112,7 +112,8 @@ class SAM2Segmenter:
         if frame.index != self._time + 1:
             raise FrameError(f"frame {frame.name} has number {frame.index}", expected=f"{self._time + 1}: frames in time order")
         if self._length is not None and frame.index >= self._length:
-            state.rules = self.predictor.stream_state(state.size).rules  # a container's length was too short
+            # A container's length was too short.
+            state.length, state.rules = None, self.predictor.stream_state(state.size).rules
         check_prompts(frame, prompts)
         for prompt in prompts:
             if prompt.mask is None and prompt.points is None and prompt.box is None:

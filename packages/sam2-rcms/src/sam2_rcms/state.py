@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, SupportsIndex
 
 from sam2_rcms.config import PredictorConfig
 from sam2_rcms.engine import Engine
-from sam2_rcms.memory import ObjectMemory, ReadRules
+from sam2_rcms.memory import ObjectMemory, ReadRules, Record
 from sam2_rcms.model import ImageFeatures
 from sam2_rcms.rcms import RCMS
 from vos_core.errors import FrameError, UsageError
@@ -28,12 +30,21 @@ class VideoState:
         length: number of frames; None = not known.
         size: (height, width) of frames in pixels.
         keep: see `Keep`.
+        offload: keep records on the CPU, wherever they are computed.
     """
 
     def __init__(
-        self, engine: Engine, frames: FrameSource | None, *, length: int | None, size: tuple[int, int], keep: Keep
+        self,
+        engine: Engine,
+        frames: FrameSource | None,
+        *,
+        length: int | None,
+        size: tuple[int, int],
+        keep: Keep,
+        offload: bool = False,
     ) -> None:
         self.engine, self.frames, self.length, self.size, self.keep = engine, frames, length, size, keep
+        self.offload = offload
         self.objects: dict[int, ObjectMemory] = {}
         self.passed = -1  # last frame that a `window` state has tracked
         self._features: OrderedDict[int, ImageFeatures] = OrderedDict()
@@ -45,6 +56,11 @@ class VideoState:
             pointers=config.max_obj_ptrs_in_encoder,
             **({} if length is None else {"frames": length}),
         )
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        length = "unknown length" if self.length is None else f"{self.length} frames"
+        return f"<VideoState: {length} of {width}x{height}, objects {self.obj_ids}, keep={self.keep}, {self.nbytes()} bytes>"
 
     @property
     def config(self) -> PredictorConfig:
@@ -67,6 +83,12 @@ class VideoState:
             )
             self.objects[obj_id] = ObjectMemory(rcms)
         return self.objects[obj_id]
+
+    def stored(self, records: Iterable[Record]) -> None:
+        """Put records, complete with their memories, where the state keeps them."""
+        if self.offload:
+            for record in records:
+                record.offload()
 
     def image(self, frame: int) -> ImageFeatures:
         """Return the features of a frame, encoded at most once while it stays in the cache.
@@ -100,15 +122,33 @@ class VideoState:
             self._features.popitem(last=False)
         self._features[frame] = self.engine.encode(rgb)
 
-    def check_frame(self, frame: int) -> None:
-        """Raise `UsageError` unless `frame` is one that prompts may be given for."""
-        if frame < 0 or (self.length is not None and frame >= self.length):
-            raise UsageError(f"frame {frame}", expected=f"0 to {(self.length or 1) - 1}, the frames of the video")
-        if self.keep == "window" and frame < self.passed:
+    def known(self, obj_id: int) -> ObjectMemory:
+        """Return the memory of an object that is followed; raises `UsageError`."""
+        if obj_id not in self.objects:
+            raise UsageError(f"object {obj_id} is not there", expected=f"one of {self.obj_ids}")
+        return self.objects[obj_id]
+
+    def frame_number(self, frame: SupportsIndex) -> int:
+        """Return `frame` as an int; raises `UsageError` unless it is a frame of the video."""
+        last = None if self.length is None else self.length - 1
+        expected = "a number from 0 on" if last is None else f"0 to {last}, the frames of the video"
+        try:
+            number = operator.index(frame)
+        except TypeError:
+            raise UsageError(f"frame {frame!r}", expected=expected) from None
+        if number < 0 or (last is not None and number > last):
+            raise UsageError(f"frame {number}", expected=expected)
+        return number
+
+    def check_frame(self, frame: SupportsIndex) -> int:
+        """Return `frame` as an int; raises `UsageError` unless prompts may be given for it and tracking may begin there."""
+        number = self.frame_number(frame)
+        if self.keep == "window" and number < self.passed:
             raise UsageError(
-                f"frame {frame} has passed: this state remembers only what forward tracking needs",
+                f"frame {number} has passed: this state remembers only what forward tracking needs",
                 fix='Make the state with keep="all" to correct earlier frames',
             )
+        return number
 
     def reset(self) -> None:
         """Forget all objects; frames stay."""

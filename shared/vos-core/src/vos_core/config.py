@@ -93,7 +93,12 @@ def _explain(kind: type[BaseModel], item: Any) -> str:
     path = [str(part) for part in item["loc"]]
     name = ".".join(path)
     if item["type"] != "extra_forbidden":
-        return f"option '{name}': {item['msg']} (found {item['input']!r})"
+        about = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "value_error" and isinstance(
+            item["input"], (Mapping, BaseModel)
+        ):  # values that do not go together, too many to show
+            return f"options of '{name}': {about}" if name else about
+        return f"option '{name}': {about} (found {item['input']!r})"
     fields = _fields_at(kind, path[:-1])
     close = difflib.get_close_matches(path[-1], fields, n=3, cutoff=0.4) or fields
     return f"unknown option '{name}'; did you mean {', '.join(close)}?"

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -48,6 +51,24 @@ def test_json_is_the_whole_of_stdout(clips: Path, tmp_path: Path) -> None:
     record = json.loads(found.stdout)
     assert [clip["name"] for clip in record["clips"]] == ["b"]
     assert record["options"] == {"preset": "fast"}
+
+
+def test_options_of_a_layout_follow_its_name_and_warnings_are_lines(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    assert vos("data", "synth", data, "--layout", "youtube-vos", "--clips", 1, "--frames", 6, "--size", "32x48").exit_code == 0
+    shutil.rmtree(data / "valid_all_frames")
+    named = ("--root", data, "--output", tmp_path / "out")
+    program = "from vos_core.cli.main import main; main()"
+    words = [sys.executable, "-c", program, "run", "-m", "copy", "--layout", "youtube-vos", *map(str, named)]
+    warned = subprocess.run(words, capture_output=True, text=True, check=True).stderr
+    assert "Warning: " in warned
+    assert "--layout youtube-vos:frames=listed" in warned
+    assert ".py:" not in warned, "no place in the code"
+    meant = vos("run", "-m", "copy", "--layout", "youtube-vos:frames=listed", *named)
+    assert meant.exit_code == 0, meant.output
+    assert "Warning" not in meant.stderr
+    unknown = vos("run", "-m", "copy", "--layout", "youtube-vos:colour=red", *named)
+    assert "layout youtube-vos has no option 'colour'" in unknown.stderr
 
 
 def test_config_file_with_assignments_on_top(clips: Path, tmp_path: Path) -> None:

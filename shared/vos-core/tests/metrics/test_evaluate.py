@@ -260,8 +260,24 @@ def test_mosev2_missing_videos_and_frames(roots: tuple[Path, Path], tmp_path: Pa
     halved = evaluate_videos(MoseV2Protocol(missing="empty"), jobs, processes=1)
     assert halved.scores["J"] == 0.5
     assert any("scored 0" in warning for warning in halved.warnings)
-    with pytest.raises(ScoreError, match="meta file lacks"):
+    with pytest.raises(ScoreError, match="video a of the meta file lacks length and objects"):
         mosev2_jobs({"videos": {"a": {}}}, *roots)
+    with pytest.raises(ScoreError, match='no table "videos"'):
+        mosev2_jobs({"videos": 3}, *roots)
+
+
+def test_mosev2_surplus_masks_and_objects_that_no_mask_shows(roots: tuple[Path, Path]) -> None:
+    meta = mosev2_meta()
+    meta["videos"]["b"]["objects"]["7"] = {}
+    scored = evaluate_videos(MoseV2Protocol(), mosev2_jobs(meta, *roots), processes=1)
+    assert scored.scores["J"] == 1.0, "as in the official tool"
+    (warning,) = scored.warnings
+    assert "video b" in warning
+    assert "the ids 7 of the meta file" in warning
+    assert warning.endswith("(ids of its first mask: 1, 2)")
+    (roots[1] / "b" / "00099.png").write_bytes((roots[1] / "b" / "00003.png").read_bytes())
+    with pytest.raises(ScoreError, match=r"video b: .* 00099 is no frame.*Take the others away"):
+        evaluate_videos(MoseV2Protocol(), mosev2_jobs(meta, *roots), processes=1)
 
 
 def test_youtube_groups_by_object_and_by_category(roots: tuple[Path, Path], write_masks: Write) -> None:

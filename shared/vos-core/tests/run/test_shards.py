@@ -56,12 +56,14 @@ def test_a_torn_line_is_no_record(make_clip, tmp_path) -> None:
         assert file.read_bytes().endswith(b"\n"), "the torn line is gone, so the next one begins on a line of its own"
 
 
-def test_settings_of_an_unfinished_run_count_as_well(tmp_path) -> None:
-    DoneList(tmp_path, {"method": "a", "seed": 0})
+def test_settings_of_an_unfinished_run_count_once_a_clip_has_begun(make_clip, tmp_path) -> None:
+    clip, output = make_clip("a"), tmp_path / "out"
+    DoneList(output, {"method": "unfit", "seed": 0})
+    DoneList(output, {"method": "a", "seed": 0}).begin(clip)
     with pytest.raises(UsageError, match="method was 'a', now 'b'; seed was 0, now 1"):
-        DoneList(tmp_path, {"method": "b", "seed": 1})
-    DoneList(tmp_path, {"method": "b", "seed": 1}, overwrite=True)
-    DoneList(tmp_path, {"method": "b", "seed": 1})
+        DoneList(output, {"method": "b", "seed": 1})
+    DoneList(output, {"method": "b", "seed": 1}, overwrite=True).begin(clip)
+    DoneList(output, {"method": "b", "seed": 1})
 
 
 def test_ranks_keep_their_own_files_and_the_last_one_sees_all(make_clip, tmp_path) -> None:

@@ -23,6 +23,7 @@ from vos_core.training import losses, schedule
 from vos_core.training.batches import BatchPlan, Mixture, batch_stream
 from vos_core.training.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from vos_core.training.clip_augment import Affine, ColourJitter, ResizedCrop, flip, grey, resize_short_side
+from vos_core.training.distributed import Ranks
 from vos_core.training.ema import Ema, warming_decay
 from vos_core.training.optim import build_optimizer, layer_decay, no_decay_for_vectors, parameter_groups
 
@@ -231,6 +232,22 @@ def test_ranks_share_each_global_batch() -> None:
     two = [take(BatchPlan(11, 2, rank=r, world=2), 4) for r in range(2)]
     for k in range(4):
         assert one[k][0] == two[0][k][0] + two[1][k][0]
+
+
+def test_gradients_of_pointwise_convolutions_are_laid_out_as_their_weights(tmp_path: Path) -> None:
+    # Else DistributedDataParallel warns on every rank.
+    torch.distributed.init_process_group("gloo", init_method=(tmp_path / "store").as_uri(), rank=0, world_size=1)
+    try:
+        conv = nn.Conv2d(3, 4, 1)
+        wrapped = Ranks(world=2).wrap(conv)
+        picture = torch.rand(1, 3, 5, 5).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            wrapped(picture).float().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.stride() == conv.weight.stride()
+    torch.testing.assert_close(conv.weight.grad[0, :, 0, 0], picture.sum((0, 2, 3)), rtol=1e-2, atol=0)
 
 
 def test_a_set_smaller_than_a_batch_is_refused() -> None:

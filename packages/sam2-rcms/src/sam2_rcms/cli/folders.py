@@ -46,7 +46,9 @@ def open_folders(videos: Path, masks: Path, *, listed: Path | None, per_object: 
         else:
             clips.append(replace(clip, prompt_rule="first_seen" if late else "first_frame"))
     if not clips:
-        raise LayoutError(faults[0] if faults else f"{videos} holds no folder of frames", fix="Check --base_video_dir")
+        if faults:
+            raise LayoutError(faults[0])
+        raise LayoutError(f"{videos} holds no folder of frames", fix="Check --base_video_dir")
     return Selection(tuple(clips), tuple(faults), without_mask="fail")
 
 

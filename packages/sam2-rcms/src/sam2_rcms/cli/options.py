@@ -132,6 +132,13 @@ def _take_cfg(shared: dict[str, Any], cfg: str | None) -> dict[str, Any]:
         return {}
     if Path(cfg).suffix not in (".yaml", ".yml"):
         raise UsageError(f"--sam2_cfg {cfg} is no preset", expected=f"one of {', '.join(PRESETS)}, or a YAML file")
+    if not Path(cfg).is_file():
+        raise UsageError(
+            f"--sam2_cfg {cfg}: there is no such file",
+            expected=f"a YAML file, or one of the presets {', '.join(PRESETS)}",
+            fix="In place of a file of the original's, name the preset: of sam2.1_hiera_b+.yaml b+_rcms for weights of MOSEv2, "
+            "b+ for those of SAM 2.1",
+        )
     from sam2_rcms.hydra import predictor_values, read_original
 
     size, options = predictor_values(read_original(Path(cfg)), source=cfg)

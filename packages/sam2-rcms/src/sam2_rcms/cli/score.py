@@ -12,7 +12,12 @@ _FOLDER = click.Path(path_type=Path, exists=True, file_okay=False)
 
 
 @click.command("score")
-@click.option("--meta", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="Scoring meta file.")
+@click.option(
+    "--meta",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help='Videos to score, as in MOSEv2: {"videos": {name: {"length", "objects"}}}.',
+)
 @click.option("--ann", type=_FOLDER, required=True, help="Annotations: one sub-folder of PNG masks per video.")
 @click.option("--pred", type=_FOLDER, required=True, help="Results, or a folder that holds only the results' folder.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for metrics.json and scores.txt.")

@@ -233,3 +233,14 @@ class TrainConfig(Config):
         if not resizes or resizes[-1].sizes != (self.image_size,) or not resizes[-1].square:
             raise ValueError(f"the last resize must be square and lead to image_size ({self.image_size})")
         return self
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> TrainConfig:
+        frames, given = self.sampler.num_frames, self.prompts.num_init_cond_frames_for_train
+        # A single frame is always clicked on; given masks are taken as they are, so that nothing would be predicted.
+        if 1 < frames <= given and self.prompts.prob_to_use_pt_input_for_train < 1:
+            raise ValueError(
+                f"of {frames} frames (sampler.num_frames), {given} may be given as masks "
+                "(prompts.num_init_cond_frames_for_train), which would leave none to predict"
+            )
+        return self

@@ -115,7 +115,7 @@ class GapSampler:
             return plain.draw(length, visible, rng)
         raise SampleError(
             f"no walk of {self.num_frames} frames with gaps {list(self.gap_options)} was found in {length} frames",
-            fix="Set consecutive_if_starved to use such videos",
+            fix="Pass --set sampler.consecutive_if_starved=true to use such videos, or shorten clips: sampler.num_frames",
         )
 
     def _walk(self, length: int, rng: random.Random) -> list[int]:
@@ -144,4 +144,7 @@ def _some(seen: list[int], most: int, rng: random.Random) -> tuple[int, ...]:
 
 
 def _too_short(length: int, wanted: int) -> SampleError:
-    return SampleError(f"the video has {length} frames", expected=f"at least {wanted}", fix="Lower num_frames, or leave it out")
+    return SampleError(
+        f"the video has {length} frames with masks, a clip {wanted}",
+        fix=f"Shorten clips, such as --set sampler.num_frames={max(length, 1)}, or leave the video out",
+    )

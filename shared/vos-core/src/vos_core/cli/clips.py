@@ -40,7 +40,8 @@ def select_clips(
 ) -> Selection:
     """Return the clips that the options of `clip_options` name.
 
-    A faulty data set is refused; in a plain folder of clips the faulty ones are named and the others kept.
+    Options of a layout follow its name: `davis:year=2016`. A faulty data set is refused; in a plain folder of clips the faulty
+    ones are named and the others kept.
 
     Raises:
         UsageError: not exactly one of `clips`, `layout` and `video`, an option without its partner, or an unknown name in `only`.
@@ -71,6 +72,7 @@ def select_clips(
 def _open(
     clips: Path | None, layout: str | None, root: Path | None, split: str | None, video: Path | None, mask: Path | None
 ) -> Selection:
+    from vos_core.config import parse_assignments
     from vos_core.data.folder import single_video
     from vos_core.data.layout import open_layout
 
@@ -83,7 +85,8 @@ def _open(
     if layout is not None:
         if root is None:
             raise UsageError(f"--layout {layout} was given without --root", fix="Add --root FOLDER, where the data set lies")
-        return Selection(open_layout(layout, root, split).clips)
+        name, _, options = layout.partition(":")
+        return Selection(open_layout(name, root, split, **parse_assignments(options.split(",") if options else ())).clips)
     assert video is not None
     if mask is None:
         raise UsageError(f"--video {video} was given without --mask", fix="Add --mask PNG: the objects in the first frame")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -55,9 +58,25 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; print a `VosError` as one message and leave with its exit code."""
         try:
-            return super().invoke(ctx)
+            with _plain_warnings():
+                return super().invoke(ctx)
         except VosError as error:
             raise _Failure(error) from error
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Print warnings that are meant for users as one line, without a place in the code, in the block."""
+    before = warnings.formatwarning
+
+    def formatted(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+        return f"Warning: {message}\n" if issubclass(category, UserWarning) else before(message, category, *place, **line)
+
+    warnings.formatwarning = formatted
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 class _Failure(click.ClickException):

@@ -111,7 +111,9 @@ def clip_options(function: F) -> F:
     """Add the three ways to name clips: `--clips`, `--layout --root --split`, `--video --mask`; and `--only`."""
     return _stack(
         click.option("--clips", type=click.Path(path_type=Path), help="Folder of clips: JPEGImages and Annotations."),
-        click.option("--layout", metavar="NAME", help="Data set layout, such as davis; see: vos data check --help."),
+        click.option(
+            "--layout", metavar="NAME", help="Data set layout, such as davis or davis:year=2016; see: vos data check --help."
+        ),
         click.option("--root", type=click.Path(path_type=Path), help="Root folder of the data set (with --layout)."),
         click.option("--split", metavar="NAME", help="Split of the data set (with --layout)."),
         click.option("--video", type=click.Path(path_type=Path), help="Video file or folder of frames (with --mask)."),

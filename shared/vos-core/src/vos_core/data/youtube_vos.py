@@ -61,7 +61,7 @@ def open_set(root: Path, split: str | None = None, *, year: int | None = None, f
             raise LayoutError(f"{expected} does not exist", fix="Download the all-frames archive, or choose frames='listed'")
         findings.warning(
             expected, "all frames (30 fps) are missing: methods will see only each fifth frame, which changes their scores",
-            "Download the all-frames archive, or choose frames='listed' to say that this is meant",
+            "Download the all-frames archive, or say that this is meant: frames='listed' (--layout youtube-vos:frames=listed)",
         )  # fmt: skip
     videos = _videos(base, findings)
     clips, births = [], {}

@@ -238,10 +238,16 @@ class Camera:
 
 
 def open_frames(path: Path, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:
-    """Return the frames of a folder of images, of a single image, or of a video file."""
+    """Return the frames of a folder of images, of a single image, or of a video file.
+
+    Raises:
+        FrameError: nothing is there, or it cannot be read.
+    """
+    if not path.exists():
+        raise FrameError(f"{path} does not exist", expected="a video file, an image or a folder of frames", fix="Check the path")
     if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
         return ImageFolder([path], backend=backend)
-    return ImageFolder(path, backend=backend) if path.is_dir() or not path.exists() else VideoFile(path, backend=video_backend)
+    return ImageFolder(path, backend=backend) if path.is_dir() else VideoFile(path, backend=video_backend)
 
 
 def open_clip(clip: Clip, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:

@@ -59,7 +59,8 @@ class MoseV2Protocol:
                 ):
                     columns[column].append(value)
         objects = tuple(ObjectScores(job.video, key, key, tuple(scored), columns) for key, columns in values.items())
-        return VideoScores(job.video, objects, reader.warnings())
+        unseen = [item.object_id for item in objects if not any(item.values["present"])]
+        return VideoScores(job.video, objects, (*_unseen_warning(job, unseen, reader), *reader.warnings()))
 
     def conclude(self, videos: Sequence[VideoScores]) -> Conclusion:
         """Return means over objects, `metrics.json` and `scores.txt` (percent, two decimals)."""
@@ -94,10 +95,17 @@ class MoseV2Protocol:
             return predicted
         if self.missing == "empty" and len(reader.names) == length:
             return reader.names
+        held = f"video {job.video}: {job.prediction} holds {len(predicted)} masks"
+        if len(predicted) > length:
+            surplus = [name for name in predicted if name not in reader.truth_files]
+            raise ScoreError(
+                held + (f", {surplus[0]} is no frame" if surplus else ""),
+                expected=f"{length} masks, one per frame",
+                fix="Take the others away, or correct the length in the meta file",
+            )
         absent = [name for name in reader.names if name not in reader.prediction_files]
         raise ScoreError(
-            f"video {job.video}: {job.prediction} holds {len(predicted)} masks"
-            + (f", frame {absent[0]} is missing" if absent else ""),
+            held + (f", frame {absent[0]} is missing" if absent else ""),
             expected=f"{length} masks, one per frame",
             fix="Write a mask for every frame, or pass --missing empty to score absent masks as empty",
         )
@@ -116,19 +124,42 @@ def object_scores(item: ObjectScores) -> dict[str, float]:
 
 def mosev2_jobs(meta: Mapping[str, Any], truth_root: Path, prediction_root: Path) -> list[VideoJob]:
     """Return the videos of a meta file; a prediction root that holds only one folder is entered, as the official tool does."""
-    try:
-        videos = {name: (video["length"], video["objects"]) for name, video in meta["videos"].items()}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ScoreError(
-            f"the meta file lacks {error}", expected='{"videos": {name: {"length", "objects": {id: ...}}}} as in MOSEv2'
-        ) from error
+    expected = '{"videos": {name: {"length", "objects": {id: ...}}}} as in MOSEv2'
+    videos = meta.get("videos")
+    if not isinstance(videos, Mapping):
+        raise ScoreError('the meta file has no table "videos"', expected=expected)
+    for name, video in videos.items():
+        lacking = [key for key in ("length", "objects") if not isinstance(video, Mapping) or key not in video]
+        if lacking:
+            raise ScoreError(f"video {name} of the meta file lacks {' and '.join(lacking)}", expected=expected)
     inside = list_folders(prediction_root)
     if len(inside) == 1 and inside[0] not in videos and not list_masks(prediction_root):
         prediction_root = prediction_root / inside[0]
     return [
-        VideoJob(name, truth_root / name, prediction_root / name, objects={str(key): {} for key in objects}, length=int(length))
-        for name, (length, objects) in videos.items()
+        VideoJob(
+            name,
+            truth_root / name,
+            prediction_root / name,
+            objects={str(key): {} for key in video["objects"]},
+            length=int(video["length"]),
+        )
+        for name, video in videos.items()
     ]
+
+
+def _unseen_warning(job: VideoJob, unseen: Sequence[str], reader: VideoReader) -> tuple[str, ...]:
+    """Return the warning about objects of the meta file that no mask shows; the official tool scores them as perfectly absent."""
+    if not unseen or not reader.names:
+        return ()
+    first = reader.frame(reader.raw_truth(reader.names[0])).ids()
+    never = [key for key in unseen if int(key) not in first]
+    if not never:
+        return ()
+    shown = ", ".join(map(str, first)) or "none"
+    return (
+        f"video {job.video}: no scored mask of {job.truth} shows the ids {', '.join(never)} of the meta file, "
+        f"whose scores say nothing (ids of its first mask: {shown})",
+    )
 
 
 def _columns(row: Mapping[str, float]) -> dict[str, float]:

@@ -96,7 +96,7 @@ class DoneList:
         self._known: dict[str, dict[str, Any]] = {}
         for old, entries in self._read():
             if old != self.settings:
-                if overwrite:
+                if overwrite or not entries:  # one that ended before its first clip, such as for unfit weights, left nothing
                     continue
                 raise UsageError(
                     f"{output} holds results of another run: {_difference(old, self.settings)}",

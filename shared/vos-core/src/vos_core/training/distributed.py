@@ -36,6 +36,9 @@ class Ranks:
         """
         if self.world == 1:
             return model
+        for parameter in model.parameters():
+            if parameter.requires_grad and 1 in parameter.shape:
+                parameter.register_hook(plain_strides)  # type: ignore[no-untyped-call]
         devices = [self.device.index] if self.device.type == "cuda" else None
         # The option was renamed; newer torch warns of the old name at every start.
         known = inspect.signature(nn.parallel.DistributedDataParallel.__init__).parameters
@@ -92,6 +95,15 @@ def ranks_from_environment(device: str = "cpu") -> Iterator[Ranks]:
         yield Ranks(rank=rank, world=world, local=local, device=place)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def plain_strides(gradient: torch.Tensor) -> torch.Tensor:
+    """Return a contiguous gradient with row-major strides in its axes of length 1, too; others as they are.
+
+    Of a 1x1 convolution in channels-last order, those strides differ from the weight's. That means nothing in memory, but
+    DistributedDataParallel compares them and warns.
+    """
+    return gradient.flatten().view(gradient.shape) if gradient.is_contiguous() else gradient
 
 
 def _reduce_device(ranks: Ranks) -> torch.device:
