@@ -32,21 +32,30 @@ def encoder_options(function: F) -> F:
     return weights(variant(device_options(function)))
 
 
-def context_options(function: F) -> F:
-    """Add the options of propagation by the JHMDB and VIP protocol, in the protocol's words."""
+def context_options(*, topk: int, size: str, batch: int) -> Callable[[F], F]:
+    """Return the decorator that adds options of the JHMDB and VIP protocol, in its words; arguments are defaults to show."""
     options = (
         click.option("--temperature", type=float, help="Of the soft-max over similarities [default: 0.7]."),
-        click.option("--topk", type=click.IntRange(1), help="Context tokens that each token listens to."),
+        click.option("--topk", type=click.IntRange(1), help=f"Context tokens that each token listens to [default: {topk}]."),
         click.option("--radius", type=float, help="Window of the last frames in tokens, 0 = none [default: 20]."),
         click.option(
             "--video_len", "--video-len", type=click.IntRange(1), help="Last frames that labels come from [default: 20]."
         ),
-        click.option("--size", metavar="S|H,W", help="Longer side in pixels, or height and width."),
-        click.option("--batch", type=click.IntRange(1), help="Frames encoded at a time."),
+        click.option("--size", metavar="S|H,W", help=f"Longer side in pixels, or height and width [default: {size}]."),
+        click.option("--batch", type=click.IntRange(1), help=f"Frames encoded at a time [default: {batch}]."),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def names_of(text: str) -> list[str]:
+    """Return the names in `A, B`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
