@@ -231,6 +231,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return found, stored
 
 
+def is_whole(state: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors are those of a whole RSP network. MAE has a decoder, too, but no latents."""
+    return {"decoder_pred.weight", "decoder_embed_stoch.weight", "to_prior.2.bias"} <= state.keys()
+
+
 def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
     """Return the whole pre-training network of a checkpoint, loaded strictly.
 
@@ -247,8 +252,10 @@ def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
     from vos_core.weights.strict import load_strict
 
     state, stored = _read(path)
-    if "decoder_pred.weight" not in state:
-        raise WeightsError(f"{path} holds no decoder", expected="a whole pre-training checkpoint, not an exported encoder")
+    if not is_whole(state):
+        raise WeightsError(
+            f"{path} holds no decoder of RSP", expected="a whole pre-training checkpoint of RSP, not an encoder alone"
+        )
     size = _sizes(state, stored, source=str(path))
     inner = state["decoder_pred.weight"].shape[1]
     depth = len({key.split(".")[1] for key in state if key.startswith("decoder_blocks.")})
