@@ -219,6 +219,11 @@ def test_a_jhmdb_clip_that_fails_is_named_and_the_other_scored(tmp_path: Path, w
     assert done.exit_code == 1
     assert "00003.png is damaged" in done.stderr
     assert json.loads((out / "run.json").read_text())["scores"]["PCK@0.2"] > 0
+    (root / "joint_positions" / "a" / "one" / "joint_positions.mat").unlink()
+    short = RUN(main, [*base, "--output", str(tmp_path / "short")])
+    assert short.exit_code == 1  # the one clip that is left is not the split
+    assert "1 of 1 clips" in short.stdout
+    assert "1 faults of the data are named above" in short.stderr
     missing = RUN(main, base)
     assert missing.exit_code == 2
     assert "--output" in missing.output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,6 +12,7 @@ from vos_core.cli.printing import print_json, print_outcomes
 from vos_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from vos_core.data.layout import Problem
     from vos_core.types import RunRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,8 +80,15 @@ def parse_size(text: str) -> tuple[int, ...]:
     return found
 
 
-def print_run(context: click.Context, record: RunRecord, *, as_json: bool) -> None:
-    """Print scores on stdout and what went wrong on stderr, and leave with 1 if a clip failed."""
+def print_problems(problems: Sequence[Problem]) -> int:
+    """Print what was found of a data set on stderr; return how many of these are errors."""
+    for problem in problems:
+        click.echo(f"{problem.level}: {problem}", err=True)
+    return sum(problem.level == "error" for problem in problems)
+
+
+def print_run(context: click.Context, record: RunRecord, *, faults: int, as_json: bool) -> None:
+    """Print scores on stdout and what went wrong on stderr, and leave with 1 if a clip failed or the data have faults."""
     from rsp_pretrain.probe.session import record_json
 
     failed = [clip for clip in record.clips if clip.status == "failed"]
@@ -99,4 +107,6 @@ def print_run(context: click.Context, record: RunRecord, *, as_json: bool) -> No
     if not record.weights["trained"]:
         click.echo("Untrained weights (--weights random): these figures test the machinery and are no result.", err=True)
     print_outcomes([record])
-    context.exit(1 if failed else 0)
+    if faults:
+        click.echo(f"{faults} faults of the data are named above: these figures are not of the whole split.", err=True)
+    context.exit(1 if failed or faults else 0)

@@ -13,6 +13,7 @@ from rsp_pretrain.cli.probe_options import (
     encoder_options,
     names_of,
     parse_size,
+    print_problems,
     print_run,
     taken,
 )
@@ -75,8 +76,7 @@ def command(
     if "size" in given:
         given["size"] = parse_size(given["size"])
     config = build_config(PartConfig, given)
-    for problem in found.problems:
-        click.echo(f"{problem.level}: {problem}", err=True)
+    faults = print_problems(found.problems)
     loaded = open_encoder(**{name: options[name] for name in ENCODER_OPTIONS})
     if loaded.report:
         click.echo(loaded.report, err=True)
@@ -84,4 +84,4 @@ def command(
         record = run_vip(
             found.clips, output, loaded, config, resume=resume, overwrite=overwrite, processes=processes, on_clip=bar.reach
         )
-    print_run(context, record, as_json=as_json)
+    print_run(context, record, faults=faults, as_json=as_json)
