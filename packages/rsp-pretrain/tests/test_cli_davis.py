@@ -137,6 +137,9 @@ def test_wrong_use_exits_with_a_sentence(run, davis, tmp_path, words, named):
         (["--steps", "cook"], "prepare, propagate, score"),
         (["--data_path", "nowhere"], "nowhere"),
         (["--only", "dog"], "dog"),
+        (["--only", "bear,dog"], "dog"),
+        (["--steps", "score"], "--davis_path"),
+        (["--object-masks"], "label maps"),
     ],
 )
 def test_wrong_use_of_davis_exits_with_a_sentence(run, davis, tmp_path, words, named):
@@ -145,15 +148,24 @@ def test_wrong_use_of_davis_exits_with_a_sentence(run, davis, tmp_path, words, n
     assert failed.exit_code in (1, 2)
     assert named in failed.output
     assert "Traceback" not in failed.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_score_without_masks_says_which_step_is_missing(run, davis, tmp_path):
+    (tmp_path / "out" / "masks" / "cat").mkdir(parents=True)
+    failed = run("davis", "--steps", "score", "--data_path", davis, "--output", tmp_path / "out")
+    assert failed.exit_code == 2
+    assert "no masks of bear. Run step propagate" in failed.output
 
 
 def test_a_torn_frame_fails_its_clip_alone(run, davis, checkpoint, tmp_path):
     torn = davis / "JPEGImages" / "480p" / "bear" / "00007.jpg"
     torn.write_bytes(torn.read_bytes()[:300])
-    words = ["davis", "--data_path", davis, "--steps", "propagate", "--weights", checkpoint, "--output", tmp_path / "out", *SMALL]
+    words = ["davis", "--data_path", davis, "--weights", checkpoint, "--output", tmp_path / "out", *SMALL]
     failed = run(*words)
     assert failed.exit_code == 1
     assert "00007.jpg" in failed.output
+    assert "Not scored: a sequence failed" in failed.output
     assert len(list((tmp_path / "out" / "masks" / "cat").iterdir())) == 4
 
 

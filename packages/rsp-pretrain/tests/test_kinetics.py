@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -131,7 +132,9 @@ def test_every_step_from_download_to_labels(tmp_path: Path, source: str) -> None
     assert sorted(path.name for path in (root / "train").iterdir()) == [
         "abseiling", "playing_chess", "replacement_for_corrupted_k400", "zumba",
     ]  # fmt: skip
-    assert (arrange(root).written, arrange(root).failed) == (0, [])
+    again = arrange(root)
+    assert (again.written, again.kept, again.failed, again.notes["classes"]) == (0, 5, [], 4)
+    assert ("train2 has no video" in problems(root), "label list" in problems(root)) == (True, True)
     assert extract(root).written == 0  # what was moved on is not unpacked again
 
     assert len(rescale(root, begin=0, end=2, dry_run=True).planned) == 3
@@ -160,11 +163,61 @@ def test_every_step_from_download_to_labels(tmp_path: Path, source: str) -> None
     ]
     assert find_videos(root) == tuple(root / name for _, name in entries)
     state = check(root, decode=2)
+    assert (state.counts["archives listed"], state.counts["archives extracted"]) == (2, 2)
     assert state.counts["labels"] == 5
     assert state.counts["decoded"] == 2
     assert [found for found, _ in state.problems] == [
         "3 extracted videos are not arranged by class", "train has 4 class folders, a whole copy 401",
     ]  # fmt: skip
+
+
+def problems(root: Path) -> str:
+    return " ".join(found for found, _ in check(root).problems)
+
+
+def test_check_names_every_file_of_the_download_that_is_missing(tmp_path: Path, source: str) -> None:
+    download(tmp_path, source=source)
+    assert "missing" not in problems(tmp_path)
+    for path in ("k400_targz/replacement_for_corrupted_k400.tgz", "annotations/train.csv"):
+        (tmp_path / path).unlink()
+        assert f"{Path(path).name} " in problems(tmp_path)
+    extract(tmp_path)
+    assert "archives replacement_for_corrupted_k400.tgz are missing" in problems(tmp_path)
+    download(tmp_path, source=source)
+    assert "archives replacement_for_corrupted_k400.tgz are not extracted" in problems(tmp_path)
+
+
+def test_check_names_videos_that_came_after_the_label_list(tmp_path: Path) -> None:
+    write_video(tmp_path / "train2" / "a" / "old.mp4")
+    (tmp_path / "train2" / "a" / "torn.mp4").write_bytes(b"x")
+    make_labels(tmp_path)
+    assert "never decoded" not in problems(tmp_path)  # the torn one was tried
+    write_video(tmp_path / "train2" / "b" / "new.mp4")
+    assert f"{tmp_path / 'train2' / 'b' / 'new.mp4'}: never decoded" in problems(tmp_path)
+
+
+def test_a_list_of_which_nothing_is_there_is_refused(tmp_path: Path) -> None:
+    listed = tmp_path / "videos.txt"
+    listed.write_text("a.mp4\nb.mp4\n")
+    with pytest.raises(LayoutError, match="none of the 2 videos"):
+        find_videos(listed)
+    write_video(tmp_path / "b.mp4")
+    assert len(find_videos(listed)) == 2  # a gap is named when it is read
+    kinetics = tmp_path / "k400"
+    write_video(kinetics / "train2" / "a" / "v.mp4")
+    make_labels(kinetics)
+    (kinetics / "train2" / "a" / "v.mp4").unlink()
+    with pytest.raises(LayoutError, match="none of the 1 videos"):
+        find_videos(kinetics)
+
+
+def test_a_full_disk_stops_a_download_with_its_own_advice(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import vos_core.weights.download as fetching
+
+    monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(OutputError, match=r"10 are free.*another --datadir") as stopped:
+        download(tmp_path, source=source)
+    assert "VOS_CACHE" not in str(stopped.value)
 
 
 def test_a_file_that_fails_does_not_stop_the_others(tmp_path: Path, source: str, served: Path) -> None:

@@ -153,7 +153,7 @@ def test_the_toy_task_from_collecting_to_cloning(tmp_path: Path, weights: str) -
     assert (out / "seed_1.json").stat().st_mtime_ns == before
     other = RUN(main, [*base, "--seeds", "1", "--lr", "0.1"])
     assert other.exit_code == 2
-    assert "other settings (config)" in other.output
+    assert "other settings (lr was 0.001, now 0.1)" in other.output
 
 
 def test_environments_and_experts_that_are_none(tmp_path: Path) -> None:

@@ -219,6 +219,11 @@ def test_a_jhmdb_clip_that_fails_is_named_and_the_other_scored(tmp_path: Path, w
     assert done.exit_code == 1
     assert "00003.png is damaged" in done.stderr
     assert json.loads((out / "run.json").read_text())["scores"]["PCK@0.2"] > 0
+    (root / "joint_positions" / "a" / "one" / "joint_positions.mat").unlink()
+    short = RUN(main, [*base, "--output", str(tmp_path / "short")])
+    assert short.exit_code == 1  # the one clip that is left is not the split
+    assert "1 of 1 clips" in short.stdout
+    assert "1 faults of the data are named above" in short.stderr
     missing = RUN(main, base)
     assert missing.exit_code == 2
     assert "--output" in missing.output
@@ -275,8 +280,19 @@ def test_a_list_with_foreign_folders(tmp_path: Path, weights: str) -> None:
          "--size", "64,96"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    check = ["jhmdb", "--root", str(root), "--filelist", str(path), "--check"]
+    assert RUN(main, check).exit_code == 0
+    moved = root / "elsewhere.mat"  # the check reads the file that the list names
+    moved.write_bytes(clip.joints.read_bytes()[:300])
+    path.write_text(
+        "/home/them/Rename_Images/b/two elsewhere.mat\nRename_Images/a/one joint_positions/a/one/joint_positions.mat\n"
+    )
+    faulty = RUN(main, check)
+    assert (faulty.exit_code, "elsewhere.mat cannot be read" in faulty.output) == (1, True)
+    assert RUN(main, [*check, "--only", " a/one"]).exit_code == 0
     for text, message in (("one", "the folder of the frames and"), ("x/y z.mat", "not below")):
         path.write_text(text)
+        assert message in RUN(main, check).output
         with pytest.raises(LayoutError, match=message):
             read_file_list(path, root)
 
@@ -312,6 +328,38 @@ def test_vip_command(tmp_path: Path, weights: str) -> None:
     assert json.loads(again.stdout)["scores"] == record["scores"]
     assert (out / "videos1" / "10.png").stat().st_mtime_ns == before
     assert RUN(main, ["vip", "--root", str(root), "--check"]).exit_code == 0
+
+
+def test_a_vip_mask_that_cannot_be_scored_fails_its_clip_alone(tmp_path: Path, weights: str) -> None:
+    root = tmp_path / "VIP"
+    write_vip(root)
+    last = root / "Annotations" / "Category_ids" / "videos1" / "10.png"
+    base = ["vip", "--root", str(root), "--weights", weights, "--size", "64,96", "--output", str(tmp_path / "out")]
+    clean = RUN(main, [*base, "--check"])
+    assert "are not 1 to" not in clean.output  # class ids have gaps
+    for mask, message in ((np.zeros((8, 9), np.uint8), "9x8"), (np.full((64, 96), 20, np.uint8), "shows the class 20")):
+        Image.fromarray(mask).save(last)
+        done = RUN(main, base)
+        assert done.exit_code == 1
+        assert message in done.stderr
+        assert "1 of 2 clips" in done.stdout
+        assert "mIoU" in done.stdout
+        checked = RUN(main, [*base, "--check"])
+        assert (checked.exit_code, message in checked.output) == (1, True)
+        assert RUN(main, [*base, "--check", "--only", "videos2, "]).exit_code == 0
+
+
+def test_a_video_that_stands_still_keeps_its_parts(tmp_path: Path, weights: str) -> None:
+    root = tmp_path / "VIP"
+    write_vip(root)
+    halves = np.full((64, 96), 4, np.uint8)
+    halves[:, 48:] = 13  # along the tokens' borders: no label is lost by resizing
+    for path in root.glob("Annotations/*/*/*.png"):
+        Image.fromarray(halves).save(path)
+    done = RUN(
+        main, ["vip", "--root", str(root), "--weights", weights, "--size", "64,96", "--output", str(tmp_path / "out"), "--json"]
+    )
+    assert json.loads(done.stdout)["scores"] == {"mIoU": 100, "IoU": {"upper-clothes": 100, "face": 100}}
 
 
 def test_vip_refusals(tmp_path: Path, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:

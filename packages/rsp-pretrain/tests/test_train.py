@@ -212,10 +212,18 @@ def test_weights_to_start_from(options, tmp_path):
         key: value for key, value in start.state_dict().items() if key.startswith(("cls", "pos", "patch", "blocks", "norm"))
     }
     torch.save(encoder, tmp_path / "encoder.pth")
-    for name in ("whole.pth", "encoder.pth"):
-        fresh = network()
-        train_run._fill(fresh, tmp_path / name)
+    # MAE: a decoder of its own, which is none of RSP's.
+    mae = {**encoder, "mask_token": torch.ones(1, 1, 32), "decoder_pred.weight": torch.ones(5, 32)}
+    torch.save({"model": mae}, tmp_path / "mae.pth")
+    for name, ignored in (("whole.pth", {}), ("encoder.pth", {}), ("mae.pth", {"mask_token": 1, "decoder_pred": 1})):
+        fresh, start_values = network(), network()
+        report = train_run._fill(fresh, tmp_path / name)
         assert fresh.norm.weight.unique().tolist() == [2]
+        assert report.ignored == ignored
+        assert torch.equal(fresh.decoder_pred.weight, start_values.decoder_pred.weight)
+    said: list[object] = []
+    pretrain(replace(options, init=tmp_path / "mae.pth", epochs=2), Ranks(), network=network(), on_init=said.append)
+    assert "ignored 2: mask_token 1, decoder_pred 1" in str(said[0])
     encoder.pop("norm.bias")
     torch.save(encoder, tmp_path / "part.pth")
     with pytest.raises(WeightsError, match=r"norm\.bias"):
@@ -253,6 +261,7 @@ def test_two_ranks_equal_one(options, tmp_path):
     subprocess.run([*command, str(script), repr(halves), repr(TINY)], check=True, timeout=120, capture_output=True)
     assert_alike(weights(one), weights(tmp_path / "two" / one.name))
     for a, b in zip(lines(options.output), lines(tmp_path / "two"), strict=True):
+        assert list(b) == list(a)
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-4)
 
 
@@ -347,7 +356,7 @@ def test_too_little_data_and_no_data_are_named(options, tmp_path):
 @pytest.fixture
 def asked(monkeypatch):
     seen = []
-    monkeypatch.setattr(train_run, "pretrain", lambda options, ranks: seen.append((options, ranks)) or Path("last.pth"))
+    monkeypatch.setattr(train_run, "pretrain", lambda options, ranks, **named: seen.append((options, ranks)) or Path("last.pth"))
     return seen
 
 
@@ -356,6 +365,7 @@ def test_options_become_settings(asked, tmp_path):
     words += (
         "--min-lr 1e-6 --weight_decay 0.1 --layer-decay 0.75 --clip-grad 1 --norm_pix_loss --mask-ratio 0.5 --noise_scale 0.1 "
     )
+    words += "--picture-every 7 "
     words += "--kl_scale 0.2 --kl_balance 0.3 --kl_freebit 0.4 --stoch 8 --discrete 0 --input-size 128 --max-distance 9 "
     words += (
         "--repeated-sampling 3 --prefetch-factor 4 --no-pin-mem --num_workers 1 --device cpu --precision bf16 --seed 4 --json"
@@ -372,7 +382,7 @@ def test_options_become_settings(asked, tmp_path):
     expected = {"data": Path("D"), "output": tmp_path, "variant": "rsp_vit_base_patch16_dec512d8b", "batch_size": 5}
     expected |= {"accumulate": 2, "epochs": 10, "warmup_epochs": 1, "blr": 1e-3, "min_lr": 1e-6, "weight_decay": 0.1}
     expected |= {"layer_decay": 0.75, "clip_grad": 1, "prefetch": 4, "pin_memory": False, "workers": 1, "precision": "bf16"}
-    expected |= {"seed": 4, "lr": None}
+    expected |= {"seed": 4, "lr": None, "picture_every": 7}
     assert {name: getattr(options, name) for name in expected} == expected
 
 

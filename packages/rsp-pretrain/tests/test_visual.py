@@ -14,7 +14,7 @@ from PIL import Image
 
 from rsp_pretrain.cli import main
 from rsp_pretrain.model import RSP
-from rsp_pretrain.visual.maps import attention_picture, enlarged, fitted, heat, principal_colours, tiled
+from rsp_pretrain.visual.maps import GAP, STRIP, attention_picture, enlarged, fitted, heat, principal_colours, tiled
 from vos_core.errors import UsageError
 from vos_core.io.masks import write_mask
 
@@ -44,8 +44,14 @@ def test_colours_and_tiles() -> None:
     assert picture.shape == (30, 40, 3)
     assert picture[0, 0].sum() < picture[-1, -1].sum()
     rgb = np.full((6, 8, 3), 50, np.uint8)
-    assert tiled([rgb] * 5, columns=4).shape == (12, 32, 3)
-    assert attention_picture(rgb, torch.rand(6, 3, 4)).shape == (12, 32, 3)
+    many = tiled([rgb + np.uint8(index) for index in range(5)], list("abcde"), columns=4)
+    assert many.shape == (2 * (STRIP + 6) + GAP, 4 * 8 + 3 * GAP, 3)
+    for index in range(5):
+        top, left = index // 4 * (STRIP + 6 + GAP), index % 4 * (8 + GAP)
+        assert (many[top + STRIP : top + STRIP + 6, left : left + 8] == 50 + index).all()
+        assert many[top : top + STRIP, left : left + 8].min() < 100  # its text
+    assert (many[STRIP + 6 + GAP :, 8 + GAP :] == 255).all()
+    assert attention_picture(rgb, torch.rand(6, 3, 4), name="0").shape == many.shape
     np.testing.assert_array_equal(enlarged(rgb[:3, :4], (6, 8)), rgb)
     assert fitted(rgb, 3).shape == (3, 4, 3)
     assert fitted(rgb, 6) is rgb
@@ -82,9 +88,9 @@ def test_command(tmp_path: Path, clip: Path, tiny: Callable[..., RSP]) -> None:
     assert "One row a frame: 00000, 00002" in page  # from the last one there is no frame 2 later
     assert "clip, 5 frames. Written" in page
     with Image.open(out / "reconstruction.png") as picture:
-        assert picture.size == (6 * 64, 2 * 64)
+        assert picture.size == (6 * 128 + 5 * GAP, 2 * (STRIP + 128) + GAP)
     with Image.open(out / "features_00000.png") as picture:
-        assert picture.size == (192, 64)
+        assert picture.size == (192 + GAP, STRIP + 64)
 
 
 def test_an_encoder_alone_has_no_reconstructions(tmp_path: Path, clip: Path, tiny: Callable[..., RSP]) -> None:

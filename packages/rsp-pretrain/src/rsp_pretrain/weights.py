@@ -169,7 +169,7 @@ def load_encoder(
             encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=side)
             initialise(encoder)
         return encoder.eval(), None
-    state, stored = _read(path)
+    state, stored, left = _read(path)
     size = _sizes(state, stored, source=str(path))
     if wanted is not None and (wanted.dim, wanted.depth, wanted.patch) != (size.dim, size.depth, size.patch):
         raise WeightsError(
@@ -180,7 +180,8 @@ def load_encoder(
     side = image_size or size.image_size
     with torch.device("meta"):  # weights exist once: the encoder takes the checkpoint's own tensors
         encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=side)
-    return encoder.eval(), fill_encoder(encoder, state, source=str(path), description=_describe(size))
+    report = fill_encoder(encoder, state, source=str(path), description=_describe(size))
+    return encoder.eval(), replace(report, ignored={**report.ignored, **left})
 
 
 def fill_encoder(encoder: Encoder, state: Mapping[str, Tensor], *, source: str, description: str = "encoder") -> LoadReport:
@@ -214,13 +215,16 @@ def encoder_state(path: Path) -> dict[str, Tensor]:
     return _read(path)[0]
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return `encoder_state` and the options that the file keeps beside it, {} if none."""
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, int]]:
+    """Return `encoder_state`, the options that the file keeps beside it, and how many tensors of which other network it has."""
     from vos_core.weights.load import find_state, read_checkpoint
 
     content: Any = read_checkpoint(path)
     stored = _stored_args(content)
+    left = {}
     if isinstance(content, Mapping) and isinstance(content.get("teacher"), Mapping):
+        if isinstance(content.get("student"), Mapping):
+            left["student"] = len(content["student"])
         content = content["teacher"]  # DINO keeps two networks; the teacher is the one that is evaluated
     found = {}
     for key, value in find_state(content, source=str(path)).items():
@@ -228,7 +232,12 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for part in _STRIPPED:
             name = name.replace(part, "")
         found[name] = value
-    return found, stored
+    return found, stored, left
+
+
+def is_whole(state: Mapping[str, Tensor]) -> bool:
+    """Return whether tensors are those of a whole RSP network. MAE has a decoder, too, but no latents."""
+    return {"decoder_pred.weight", "decoder_embed_stoch.weight", "to_prior.2.bias"} <= state.keys()
 
 
 def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
@@ -246,9 +255,11 @@ def load_rsp(path: Path, *, variant: str | None = None, **options: Any) -> RSP:
     from vos_core.config import build_config
     from vos_core.weights.strict import load_strict
 
-    state, stored = _read(path)
-    if "decoder_pred.weight" not in state:
-        raise WeightsError(f"{path} holds no decoder", expected="a whole pre-training checkpoint, not an exported encoder")
+    state, stored, _ = _read(path)
+    if not is_whole(state):
+        raise WeightsError(
+            f"{path} holds no decoder of RSP", expected="a whole pre-training checkpoint of RSP, not an encoder alone"
+        )
     size = _sizes(state, stored, source=str(path))
     inner = state["decoder_pred.weight"].shape[1]
     depth = len({key.split(".")[1] for key in state if key.startswith("decoder_blocks.")})

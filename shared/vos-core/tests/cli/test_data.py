@@ -85,6 +85,8 @@ def test_check_options_and_wrong_use(root):
 
 def test_conversions(root, tmp_path):
     out = tmp_path / "out"
+    planned = run("davis-480-880", root, out, "--height", 8, "--width", 12, "--dry-run")
+    assert (planned.stdout, out.exists()) == (f"{out}: 5 files to write, 0 were there\n", False)
     result = run("davis-480-880", root, out, "--height", 8, "--width", 12)
     assert result.exit_code == 0
     assert result.stdout == f"{out}: 5 files written, 0 were there\n"

@@ -39,10 +39,13 @@ def test_davis_480_880(davis, tmp_path):
 
 def test_a_repeated_conversion_writes_only_what_is_missing(davis, tmp_path):
     out = tmp_path / "out"
+    assert davis_480_880(davis.root, out, height=32, width=32, dry_run=True) == Converted(written=18)
+    assert not out.exists()
     davis_480_880(davis.root, out, height=32, width=32)
     (out / "JPEGImages/480p/dog/00002.jpg").unlink()
     (out / "Annotations/480p/dog/00001.png").write_bytes(b"torn")
-    assert davis_480_880(davis.root, out, height=32, width=32) == Converted(written=2, kept=16)
+    for dry_run in (True, False):
+        assert davis_480_880(davis.root, out, height=32, width=32, dry_run=dry_run) == Converted(written=2, kept=16)
     assert davis_480_880(davis.root, out, height=32, width=36).written == 16  # another size is not kept
 
 

@@ -80,7 +80,7 @@ def run_step(context: click.Context, step: Step, *, unit: str, dry_run: bool, as
         for name, value in outcome.notes.items():
             if isinstance(value, (str, int)):
                 click.echo(f"{name}: {value}")
-    _shorten([f"Failed: {name}: {why}" for name, why in outcome.failed], err=True)
+    _shorten([f"Failed: {why if name in why else f'{name}: {why}'}" for name, why in outcome.failed], err=True)
     context.exit(1 if outcome.failed else 0)
 
 

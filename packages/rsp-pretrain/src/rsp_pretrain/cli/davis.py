@@ -56,8 +56,13 @@ def command(
     from vos_core.cli.run import execute
     from vos_core.data.convert import davis_480_880
     from vos_core.data.layout import open_layout
+    from vos_core.data.listing import some_of
 
-    chosen = _steps(steps, davis_path)
+    chosen, names = _steps(steps, davis_path), _names(only) if only is not None else None
+    if "score" in chosen and options["object_masks"]:
+        raise UsageError(
+            "step score reads label maps, not --object-masks", fix="Leave the option out, or add --steps prepare,propagate"
+        )
     output, as_json = options["output"], options["as_json"]
     prepared = data_path or output / f"DAVIS_{height}_{width}"
     masks = output / "masks"
@@ -69,14 +74,15 @@ def command(
                 davis_path, prepared, height=height, width=width, processes=options["processes"], on_done=bar.reach
             )
         click.echo(f"{prepared}: {done.written} files written, {done.kept} were there", err=True)
+    elif not prepared.is_dir():
+        fix = "Pass --davis_path with the original DAVIS, to prepare it, or --data_path with a prepared one"
+        raise UsageError(f"there is no prepared DAVIS at {prepared}", fix=fix)
+    if chosen == ("prepare",):
+        return
+    found = open_layout("davis", prepared, split)
+    clips = found.clips if names is None else found.subset(names).clips
     code = 0
     if "propagate" in chosen:
-        clips = open_layout("davis", prepared, split).clips
-        clips = tuple(clip for clip in clips if only is None or clip.name in _names(only))
-        if not clips:
-            raise UsageError(
-                f"--only {only} names no sequence of split {split}", fix=f"See {prepared}/ImageSets/2017/{split}.txt"
-            )
         run = take_propagation_options(options)
         # One JSON object on stdout: that of the score where there is one.
         run |= {"output": masks, "as_json": as_json and "score" not in chosen}
@@ -85,8 +91,13 @@ def command(
                 code = execute(METHOD, opened=Selection(clips), **run)
         else:
             code = execute(METHOD, opened=Selection(clips), **run)
-    if "score" in chosen and code == 0:
-        _score(prepared, masks, split=split, only=only, processes=options["processes"], as_json=as_json)
+    if "score" in chosen and code:
+        click.echo("Not scored: a sequence failed. Mend it and run again, or score others: --steps score --only A,B.", err=True)
+    elif "score" in chosen:
+        absent = [clip.name for clip in clips if not (masks / clip.name).is_dir()]
+        if absent:
+            raise UsageError(f"{masks} has no masks of {some_of(absent)}", fix="Run step propagate, or name others with --only")
+        _score(prepared, masks, split=split, only=names or [], processes=options["processes"], as_json=as_json)
     context.exit(code)
 
 
@@ -103,14 +114,12 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _score(prepared: Path, masks: Path, *, split: str, only: str | None, processes: int, as_json: bool) -> None:
+def _score(prepared: Path, masks: Path, *, split: str, only: list[str], processes: int, as_json: bool) -> None:
     from vos_core.cli.eval_output import Output, run
     from vos_core.metrics.davis import DavisSemi
     from vos_core.metrics.roots import davis_jobs
 
-    jobs, warnings = davis_jobs(
-        prepared, masks, split=split, task="semi-supervised", year=2017, resolution="480p", only=_names(only) if only else []
-    )
+    jobs, warnings = davis_jobs(prepared, masks, split=split, task="semi-supervised", year=2017, resolution="480p", only=only)
     common = {"output": None, "as_json": as_json, "reuse": False}
     run(DavisSemi(split), jobs, Output(common, default=masks), processes=processes, warnings=warnings)
 

@@ -60,7 +60,7 @@ def command(
         "history": history,
         "resize": resize,
         "crop": crop,
-        "inputs": [path.name for path in inputs],
+        "inputs": [str(path) for path in inputs],
     }
     write_embeddings(output, found, info)
     shape = {"frames": len(found.vectors), "size": found.vectors.shape[1]}

@@ -20,7 +20,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--image_size", "--image-size", type=click.IntRange(16), help="Resample the position table for this image side.")
 @json_option
 def command(source: str, target: Path | None, variant: str | None, image_size: int | None, as_json: bool) -> None:
-    """Check that SOURCE holds an encoder, say what else it holds, and write the encoder alone to TARGET (.safetensors, .pth).
+    """Check that a checkpoint holds an encoder, say what else it holds, and write the encoder to TARGET (.safetensors, .pth).
 
     Checkpoints of RSP, DINO, MAE, MoCo v3 and timm are understood where their keys allow. Without TARGET nothing is written.
 

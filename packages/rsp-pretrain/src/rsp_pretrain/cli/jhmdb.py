@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from rsp_pretrain.cli.probe_options import ENCODER_OPTIONS, context_options, encoder_options, parse_size, print_run, taken
+from rsp_pretrain.cli.probe_options import (
+    ENCODER_OPTIONS,
+    context_options,
+    encoder_options,
+    names_of,
+    parse_size,
+    print_problems,
+    print_run,
+    taken,
+)
 from vos_core.cli.options import json_option
 from vos_core.errors import UsageError
 
@@ -22,7 +31,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--only", metavar="A,B", help="Names of the clips to take, <class>/<clip>.")
 @click.option("--check", is_flag=True, help="Look for faults of the data and stop.")
 @click.option("-o", "--output", "--output_dir", "--output-dir", type=_PATH, help="Folder of joint positions and run.json.")
-@context_options
+@context_options(topk=7, size="320,320", batch=4)
 @click.option("--sigma", type=float, help="Of the joints' stamps in tokens [default: 0.5].")
 @click.option("--cells", type=click.IntRange(1), help="Strongest tokens that place a joint [default: 5; videowalk took 3].")
 @encoder_options
@@ -54,13 +63,17 @@ def command(
 
     Example: rsp-pretrain jhmdb --root /data/JHMDB --weights rsp_vit_small_patch16 --output out/jhmdb
     """
-    if check:
-        from rsp_pretrain.cli.data_faults import print_faults
-
-        print_faults(context, "jhmdb", root, split, as_json=as_json, fold=fold)
-    if output is None:
+    if output is None and not check:
         raise UsageError("no --output was given", fix="Pass --output FOLDER, or --check to look at the data alone")
     from rsp_pretrain.probe.jhmdb import PoseConfig, run_jhmdb, select_clips
+
+    clips, findings = select_clips(root, split=split, fold=fold, filelist=filelist, only=None if only is None else names_of(only))
+    if output is None or check:
+        from rsp_pretrain.cli.data_faults import print_faults
+        from rsp_pretrain.probe.jhmdb import as_video_set, check_joints
+
+        found = as_video_set(clips, root, split=split, findings=findings)
+        print_faults(context, found, as_json=as_json, extra=check_joints(clips))
     from rsp_pretrain.probe.session import open_encoder
     from vos_core.cli.progress import CountBar
     from vos_core.config import build_config
@@ -69,15 +82,7 @@ def command(
     if "size" in given:
         given["size"] = parse_size(given["size"])
     config = build_config(PoseConfig, given)
-    clips, findings = select_clips(root, split=split, fold=fold, filelist=filelist)
-    for problem in findings.problems:
-        click.echo(f"{problem.level}: {problem}", err=True)
-    if only is not None:
-        wanted = only.split(",")
-        unknown = set(wanted) - {clip.name for clip in clips}
-        if unknown:
-            raise UsageError(f"there is no clip {', '.join(sorted(unknown))}", expected="names <class>/<clip>")
-        clips = tuple(clip for clip in clips if clip.name in wanted)
+    faults = print_problems(findings.problems)
     loaded = open_encoder(**{name: options[name] for name in ENCODER_OPTIONS})
     if loaded.report:
         click.echo(loaded.report, err=True)
@@ -85,4 +90,4 @@ def command(
         record = run_jhmdb(
             clips, output, loaded, config, resume=resume, overwrite=overwrite, processes=processes, on_clip=bar.reach
         )
-    print_run(context, record, as_json=as_json)
+    print_run(context, record, faults=faults, as_json=as_json)

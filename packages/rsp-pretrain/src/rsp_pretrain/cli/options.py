@@ -69,7 +69,9 @@ def take_propagation_options(options: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"--finetune {finetune} and --weights {shared['weights']} differ", fix="Give one of them")
         shared["weights"] = finetune
     if model is None and patch is not None:
-        raise UsageError("--patch_size without --model vit_...", fix="A checkpoint tells its patch size: leave the option out")
+        raise UsageError(
+            "--patch_size without --model vit_small or the like", fix="A checkpoint tells its patch size: leave the option out"
+        )
     if model is not None:
         named = variant_of(model, patch)
         if shared["variant"] not in (None, named):

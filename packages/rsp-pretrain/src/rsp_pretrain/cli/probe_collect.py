@@ -13,7 +13,7 @@ from vos_core.cli.printing import print_json
 @click.command("collect")
 @click.option("--env", "name", required=True, metavar="ID", help="gymnasium id, or module:id.")
 @click.option("--env-arg", "arguments", multiple=True, metavar="KEY=VALUE", help="Argument of the environment; repeatable.")
-@click.option("--expert", metavar="MODULE:FUNCTION", help="Who acts; built in for PointReach and FetchReach.")
+@click.option("--expert", metavar="MODULE:FUNCTION", help="Who acts; built in for rsp_pretrain/PointReach-v0 and FetchReach.")
 @click.option("--episodes", type=click.IntRange(1), default=25, show_default=True, help="Successful demonstrations to keep.")
 @click.option("--horizon", type=click.IntRange(1), help="Most steps of an episode [default: the environment's limit].")
 @click.option(

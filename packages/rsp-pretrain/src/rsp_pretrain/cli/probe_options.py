@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -12,6 +12,7 @@ from vos_core.cli.printing import print_json, print_outcomes
 from vos_core.errors import UsageError
 
 if TYPE_CHECKING:
+    from vos_core.data.layout import Problem
     from vos_core.types import RunRecord
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -32,21 +33,30 @@ def encoder_options(function: F) -> F:
     return weights(variant(device_options(function)))
 
 
-def context_options(function: F) -> F:
-    """Add the options of propagation by the JHMDB and VIP protocol, in the protocol's words."""
+def context_options(*, topk: int, size: str, batch: int) -> Callable[[F], F]:
+    """Return the decorator that adds options of the JHMDB and VIP protocol, in its words; arguments are defaults to show."""
     options = (
         click.option("--temperature", type=float, help="Of the soft-max over similarities [default: 0.7]."),
-        click.option("--topk", type=click.IntRange(1), help="Context tokens that each token listens to."),
+        click.option("--topk", type=click.IntRange(1), help=f"Context tokens that each token listens to [default: {topk}]."),
         click.option("--radius", type=float, help="Window of the last frames in tokens, 0 = none [default: 20]."),
         click.option(
             "--video_len", "--video-len", type=click.IntRange(1), help="Last frames that labels come from [default: 20]."
         ),
-        click.option("--size", metavar="S|H,W", help="Longer side in pixels, or height and width."),
-        click.option("--batch", type=click.IntRange(1), help="Frames encoded at a time."),
+        click.option("--size", metavar="S|H,W", help=f"Longer side in pixels, or height and width [default: {size}]."),
+        click.option("--batch", type=click.IntRange(1), help=f"Frames encoded at a time [default: {batch}]."),
     )
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def names_of(text: str) -> list[str]:
+    """Return the names in `A, B`."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
@@ -70,8 +80,15 @@ def parse_size(text: str) -> tuple[int, ...]:
     return found
 
 
-def print_run(context: click.Context, record: RunRecord, *, as_json: bool) -> None:
-    """Print scores on stdout and what went wrong on stderr, and leave with 1 if a clip failed."""
+def print_problems(problems: Sequence[Problem]) -> int:
+    """Print what was found of a data set on stderr; return how many of these are errors."""
+    for problem in problems:
+        click.echo(f"{problem.level}: {problem}", err=True)
+    return sum(problem.level == "error" for problem in problems)
+
+
+def print_run(context: click.Context, record: RunRecord, *, faults: int, as_json: bool) -> None:
+    """Print scores on stdout and what went wrong on stderr, and leave with 1 if a clip failed or the data have faults."""
     from rsp_pretrain.probe.session import record_json
 
     failed = [clip for clip in record.clips if clip.status == "failed"]
@@ -90,4 +107,6 @@ def print_run(context: click.Context, record: RunRecord, *, as_json: bool) -> No
     if not record.weights["trained"]:
         click.echo("Untrained weights (--weights random): these figures test the machinery and are no result.", err=True)
     print_outcomes([record])
-    context.exit(1 if failed else 0)
+    if faults:
+        click.echo(f"{faults} faults of the data are named above: these figures are not of the whole split.", err=True)
+    context.exit(1 if failed or faults else 0)

@@ -63,6 +63,7 @@ _GOAL = {name: field.default for name, field in Objective.model_fields.items()}
 @click.option("--output_dir", "--output-dir", "--log_dir", "--log-dir", "output_dir", type=_PATH, help="The same as --output.")
 @click.option("--save-epochs", type=click.IntRange(1), default=50, show_default=True, help="Between published checkpoints.")
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between log lines.")
+@click.option("--picture-every", type=click.IntRange(1), default=1000, show_default=True, help="Steps between TensorBoard's.")
 @click.option("--prior-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between losses of the prior.")
 @training_options
 def command(**options: Any) -> None:
@@ -106,7 +107,7 @@ def command(**options: Any) -> None:
         **options,
     )
     with ranks_from_environment(device) as ranks:
-        last = pretrain(settings, ranks)
+        last = pretrain(settings, ranks, on_init=lambda report: click.echo(report, err=True) if ranks.main else None)
         if ranks.main:
             click.echo(json.dumps({"checkpoint": str(last)}) if as_json else str(last))
 

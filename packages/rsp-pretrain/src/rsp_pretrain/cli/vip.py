@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from rsp_pretrain.cli.probe_options import ENCODER_OPTIONS, context_options, encoder_options, parse_size, print_run, taken
+from rsp_pretrain.cli.probe_options import (
+    ENCODER_OPTIONS,
+    context_options,
+    encoder_options,
+    names_of,
+    parse_size,
+    print_problems,
+    print_run,
+    taken,
+)
 from vos_core.cli.options import json_option
 from vos_core.errors import UsageError
 
@@ -20,7 +29,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--only", metavar="A,B", help="Names of the clips to take.")
 @click.option("--check", is_flag=True, help="Look for faults of the data and stop.")
 @click.option("-o", "--output", "--output_dir", "--output-dir", type=_PATH, help="Folder of masks and run.json.")
-@context_options
+@context_options(topk=10, size="880", batch=2)
 @encoder_options
 @click.option("--resume/--no-resume", default=True, show_default=True, help="Keep clips that are done, or run all again.")
 @click.option("--overwrite", is_flag=True, help="Replace results in --output that other settings made.")
@@ -47,31 +56,32 @@ def command(
 
     Example: rsp-pretrain vip --root /data/VIP_Fine --weights rsp_vit_small_patch16 --output out/vip
     """
-    if check:
+    if output is None and not check:
+        raise UsageError("no --output was given", fix="Pass --output FOLDER, or --check to look at the data alone")
+    from vos_core.data.vip import open_set
+
+    found = open_set(root, split)
+    if only is not None:
+        found = found.subset(names_of(only))
+    if output is None or check:
         from rsp_pretrain.cli.data_faults import print_faults
 
-        print_faults(context, "vip", root, split, as_json=as_json)
-    if output is None:
-        raise UsageError("no --output was given", fix="Pass --output FOLDER, or --check to look at the data alone")
+        print_faults(context, found, as_json=as_json)
     from rsp_pretrain.probe.session import open_encoder
     from rsp_pretrain.probe.vip import PartConfig, run_vip
     from vos_core.cli.progress import CountBar
     from vos_core.config import build_config
-    from vos_core.data.vip import open_set
 
     given = taken(options, "temperature", "topk", "radius", "video_len", "size", "batch")
     if "size" in given:
         given["size"] = parse_size(given["size"])
     config = build_config(PartConfig, given)
-    found = open_set(root, split)
-    for problem in found.problems:
-        click.echo(f"{problem.level}: {problem}", err=True)
-    clips = found.clips if only is None else found.subset(only.split(",")).clips
+    faults = print_problems(found.problems)
     loaded = open_encoder(**{name: options[name] for name in ENCODER_OPTIONS})
     if loaded.report:
         click.echo(loaded.report, err=True)
     with CountBar("clip") as bar:
         record = run_vip(
-            clips, output, loaded, config, resume=resume, overwrite=overwrite, processes=processes, on_clip=bar.reach
+            found.clips, output, loaded, config, resume=resume, overwrite=overwrite, processes=processes, on_clip=bar.reach
         )
-    print_run(context, record, as_json=as_json)
+    print_run(context, record, faults=faults, as_json=as_json)

@@ -37,7 +37,7 @@ def download_davis(root: Path, *, source: str = SOURCE, progress: bool = True) -
     archive = root / ARCHIVE
     with exclusive(archive):
         if not archive.is_file():
-            fetch(source, archive, page=source, progress=progress)
+            fetch(source, archive, page=source, room="Free space, or choose another --data_root", progress=progress)
         unfinished = root / f".{_TOP}.part"
         try:
             shutil.rmtree(unfinished, ignore_errors=True)  # of a killed run

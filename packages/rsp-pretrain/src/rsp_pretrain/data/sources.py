@@ -19,17 +19,17 @@ def find_videos(root: Path) -> tuple[Path, ...]:
             relative to its folder; or any folder, searched at every depth for video files and for folders of two or more images.
 
     Raises:
-        LayoutError: there is none, or a list that cannot be read.
+        LayoutError: there is none, or a list that cannot be read or of which nothing is there.
     """
     if root.is_file():
         found = tuple(root.parent / line for line in read_lines(root))
         if not found:
             raise LayoutError(f"list {root} names no video", expected="one path a line")
-        return found
+        return _there(found, root)
     if not root.is_dir():
         raise LayoutError(f"data folder {root} does not exist", fix="Check --data_path")
     if kinetics.detect(root):
-        return tuple(video.path for video in kinetics.list_videos(root))
+        return _there(tuple(video.path for video in kinetics.list_videos(root)), root)
     found = tuple(_search(root))
     if not found:
         raise LayoutError(
@@ -38,6 +38,16 @@ def find_videos(root: Path) -> tuple[Path, ...]:
             fix="Give the folder of the videos, or prepare Kinetics with: rsp-pretrain data",
         )
     return found
+
+
+def _there(listed: tuple[Path, ...], source: Path) -> tuple[Path, ...]:
+    """Return a list of which something exists; single gaps are met, and named, when they are read."""
+    if not any(path.exists() for path in listed):
+        raise LayoutError(
+            f"none of the {len(listed)} videos that {source} lists is there (the first: {listed[0]})",
+            expected="one path a line, relative to the list's folder" if source.is_file() else "the videos of its label list",
+        )
+    return listed
 
 
 def _search(root: Path) -> list[Path]:

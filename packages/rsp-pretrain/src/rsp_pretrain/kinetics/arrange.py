@@ -35,7 +35,8 @@ def arrange(
         on_done: called with (videos ended, videos in all).
 
     Returns:
-        The outcome; `notes["unknown"]` lists videos that the table does not name, which stay where they are.
+        The outcome; `kept` counts all videos that were in class folders before, `notes["unknown"]` lists videos that the table
+        does not name, which stay where they are.
 
     Raises:
         LayoutError: no table or nothing to arrange.
@@ -45,7 +46,7 @@ def arrange(
     source = places.extracted if source is None else source
     classes = read_annotations(places.annotations)
     found = sorted(path for path in source.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith("."))
-    there = sum(len(videos) for videos in places.videos("train").values())
+    there = {path for videos in places.videos("train").values() for path in videos}
     if not found and not there:
         raise LayoutError(f"there is no video below {source}", fix="Run: rsp-pretrain data extract")
     moves: list[tuple[Path, Path]] = []
@@ -56,11 +57,12 @@ def arrange(
             unknown.append(path.name)
         else:
             moves.append((path, root / "train" / name / path.name))
-    outcome = Outcome(notes={"unknown": unknown, "classes": len({target.parent.name for _, target in moves})})
+    classes_now = {path.parent.name for path in (*there, *(target for _, target in moves))}
+    outcome = Outcome(kept=len(there), notes={"unknown": unknown, "classes": len(classes_now)})
     if unknown:
         outcome.notes["warning"] = f"{some_of(unknown)}: not in {places.annotations.name}, left in place"
     if dry_run:
-        outcome.planned = [f"{mode} {path} -> {target}" for path, target in moves]
+        outcome.planned = [f"{mode} {path} -> {target}" for path, target in moves if target not in there]
         return outcome
     for count, (path, target) in enumerate(moves, 1):
         _place(path, target, mode, outcome)
@@ -78,7 +80,6 @@ def _place(path: Path, target: Path, mode: Mode, outcome: Outcome) -> None:
                 return
             if mode == "move":
                 path.unlink()
-            outcome.kept += 1
             return
         target.parent.mkdir(parents=True, exist_ok=True)
         if mode == "move":

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rsp_pretrain.data.readers import count_frames
 from rsp_pretrain.kinetics.download import archive_names
-from rsp_pretrain.kinetics.places import CLASSES, Places, read_annotations
+from rsp_pretrain.kinetics.extract import archive_stem
+from rsp_pretrain.kinetics.labels import tried_videos
+from rsp_pretrain.kinetics.places import CLASSES, REPLACEMENTS, Places, read_annotations
 from vos_core.data.kinetics import LABEL_FILES, list_videos
 from vos_core.data.listing import VIDEO_SUFFIXES, some_of
 from vos_core.errors import FrameError, LayoutError
@@ -49,7 +51,11 @@ def check(root: Path, *, decode: int = 0, seed: int = 0) -> State:
         there = {(name, path.stem) for name, paths in small.items() for path in paths}
         absent = [f"{name}/{stem}" for name, stem in pairs if (name, stem) not in there]
         if absent:
-            state.problems.append((f"train2 lacks {some_of(absent)}", "Run: rsp-pretrain data rescale"))
+            fix = "Run: rsp-pretrain data rescale; delete those that it cannot decode"
+            state.problems.append((f"train2 lacks {some_of(absent)}", fix))
+    elif raw and not lists:
+        fix = "Run: rsp-pretrain data rescale, or go on with the raw ones: rsp-pretrain data labels --filedir train"
+        state.problems.append(("train2 has no video", fix))
     if lists:
         _listed(root, state, decode=decode, seed=seed)
     else:
@@ -58,13 +64,17 @@ def check(root: Path, *, decode: int = 0, seed: int = 0) -> State:
 
 
 def _archives(places: Places, state: State) -> None:
-    names = archive_names(places.archive_list)
+    listed = archive_names(places.archive_list)
+    names = [*listed, places.replacements.name] if listed else []
     done = {path.name.removesuffix(".done.json") for path in places.extracted.glob("*.done.json")}
-    absent = [name for name in names if not (places.archives / name).is_file() and name.removesuffix(".tar.gz") not in done]
-    state.counts |= {"archives listed": len(names), "archives extracted": len(done)}
+    found = {path.name for path in (*(places.archives / name for name in listed), places.replacements) if path.is_file()}
+    absent = [name for name in names if name not in found and archive_stem(name) not in done]
+    state.counts |= {"archives listed": len(listed), "archives extracted": len(done - {REPLACEMENTS})}
     if absent:
         state.problems.append((f"archives {some_of(absent)} are missing", "Run: rsp-pretrain data download"))
-    waiting = [name for name in names if (places.archives / name).is_file() and name.removesuffix(".tar.gz") not in done]
+    if listed and not places.annotations.is_file():
+        state.problems.append((f"{places.annotations} is missing", "Run: rsp-pretrain data download"))
+    waiting = [name for name in names if name in found and archive_stem(name) not in done]
     if waiting:
         state.problems.append((f"archives {some_of(waiting)} are not extracted", "Run: rsp-pretrain data extract"))
     left = [path.name for path in places.extracted.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES]
@@ -95,6 +105,17 @@ def _listed(root: Path, state: State, *, decode: int, seed: int) -> None:
     if absent:
         state.problems.append((f"the label list names {some_of(absent)}, not there", "Run: rsp-pretrain data labels"))
     there = [video.path for video in videos if video.path.is_file()]
+    folders = {path.relative_to(root).parts[0] for path in there if path.is_relative_to(root)}
+    known = {*there, *(root / name for name in tried_videos(root))}
+    new = [
+        str(path)
+        for name in sorted(folders)
+        for paths in Places(root).videos(name).values()
+        for path in paths
+        if path not in known
+    ]
+    if new:
+        state.problems.append((f"{some_of(new)}: never decoded, so not in the label list", "Run: rsp-pretrain data labels"))
     for path in random.Random(seed).sample(there, min(decode, len(there))):
         try:
             count_frames(path)

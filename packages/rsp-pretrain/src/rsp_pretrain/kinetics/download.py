@@ -94,6 +94,6 @@ def _archives(places: Places, source: str, *, begin: int, end: int | None, dry_r
 def _fetch(item: Download) -> Path:
     with exclusive(item.path):
         if not item.path.is_file():
-            fetch(item.url, item.path, page=item.url, progress=item.progress)
+            fetch(item.url, item.path, page=item.url, room="Free space, or choose another --datadir", progress=item.progress)
     item.path.with_name(f".{item.path.name}.guard").unlink(missing_ok=True)
     return item.path

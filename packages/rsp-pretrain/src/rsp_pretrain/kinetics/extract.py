@@ -56,7 +56,7 @@ def extract(
     """
     places = Places(root)
     found = sorted(path for path in places.archives.parent.rglob("*") if path.name.endswith(ARCHIVES) and path.is_file())
-    archives = [Archive(path, places.extracted / _stem(path), delete) for path in found]
+    archives = [Archive(path, places.extracted / archive_stem(path.name), delete) for path in found]
     done_before = sorted(places.extracted.glob("*.done.json"))
     if not archives and not done_before:
         raise LayoutError(f"there is no archive below {places.archives.parent}", fix="Run: rsp-pretrain data download")
@@ -127,5 +127,6 @@ class _Content:
             raise _Torn(str(error)) from error
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(next(suffix for suffix in ARCHIVES if path.name.endswith(suffix)))
+def archive_stem(name: str) -> str:
+    """Return the file name of an archive without its suffix: the name of the folder of its videos."""
+    return name.removesuffix(next((suffix for suffix in ARCHIVES if name.endswith(suffix)), ""))

@@ -103,22 +103,32 @@ def make_labels(
     return outcome
 
 
+def tried_videos(root: Path) -> frozenset[str]:
+    """Return the paths, relative to `root`, of all videos that `make_labels` has decoded or failed to."""
+    return frozenset(_Journal(Places(root).labels / CHECKED, root, "ends").names)
+
+
 class _Journal:
     """What decoding found, one JSON object a line, so that a stopped run goes on; a torn last line is ignored."""
 
     def __init__(self, path: Path, root: Path, decode: Decode) -> None:
         self._path, self._root, self._decode = path, root, decode
         self._known: dict[str, dict[str, Any]] = {}
+        self._torn = False
         if path.is_file():
             data = path.read_bytes()
+            self._torn = bool(data) and not data.endswith(b"\n")  # the next entry must not be joined to the torn line
             for line in data.splitlines():
                 try:
                     entry = json.loads(line)
                     self._known[entry["path"]] = entry
                 except (ValueError, KeyError, TypeError):
                     continue
-            if data and not data.endswith(b"\n"):  # else the next entry would be joined to the torn line
-                self._append("\n")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Videos that were decoded, or failed to."""
+        return tuple(self._known)
 
     def find(self, path: Path) -> dict[str, Any] | None:
         """Return what is known of a file that has not changed, if it was decoded as thoroughly as is asked now."""
@@ -132,9 +142,8 @@ class _Journal:
         name = path.relative_to(self._root).as_posix()
         entry = {"path": name, "size": size, "changed": changed, "decode": self._decode, "frames": frames, "error": error}
         self._known[name] = entry
-        self._append(json.dumps(entry) + "\n")
-
-    def _append(self, text: str) -> None:
+        text = "\n" * self._torn + json.dumps(entry) + "\n"
+        self._torn = False
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("a", encoding="utf-8") as file:

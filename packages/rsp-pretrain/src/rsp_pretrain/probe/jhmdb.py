@@ -17,9 +17,10 @@ from rsp_pretrain.probe.context import ContextConfig, ContextPropagation
 from rsp_pretrain.probe.features import ClipFeatures, check_size
 from rsp_pretrain.probe.pose import CELLS, SIGMA, THRESHOLDS, Points, PoseScore, joint_labels, joint_points, to_grid, to_pixels
 from rsp_pretrain.probe.session import ClipResult, LoadedEncoder, run_clips
-from vos_core.data.jhmdb import PoseClip, list_clips, read_joints
+from vos_core.data.jhmdb import PoseClip, check_joint_file, list_clips, read_joints
+from vos_core.data.layout import VideoSet
 from vos_core.data.listing import Findings, files, read_lines
-from vos_core.errors import LayoutError
+from vos_core.errors import LayoutError, UsageError
 from vos_core.io.atomic import replacing
 from vos_core.run.device import synchronize
 from vos_core.types import Clip, RunRecord
@@ -58,13 +59,32 @@ def read_file_list(path: Path, root: Path) -> tuple[PoseClip, ...]:
 
 
 def select_clips(
-    root: Path, *, split: str = "test", fold: int = 1, filelist: Path | None = None
+    root: Path, *, split: str = "test", fold: int = 1, filelist: Path | None = None, only: Sequence[str] | None = None
 ) -> tuple[tuple[PoseClip, ...], Findings]:
-    """Return the clips of a split, or of a list file, and what is missing of them."""
+    """Return the clips of a split, or of a list file, and what is missing of them; `only` names those to take.
+
+    Raises:
+        UsageError: `only` names a clip that is not there.
+        LayoutError: as `list_clips` and `read_file_list`.
+    """
     findings = Findings()
-    if filelist is not None:
-        return read_file_list(filelist, root), findings
-    return list_clips(root, split, fold=fold, findings=findings), findings
+    clips = read_file_list(filelist, root) if filelist else list_clips(root, split, fold=fold, findings=findings)
+    unknown = set(only or ()) - {clip.name for clip in clips}
+    if unknown:
+        raise UsageError(f"there is no clip {', '.join(sorted(unknown))}", expected="names <class>/<clip>")
+    return tuple(clip for clip in clips if only is None or clip.name in only), findings
+
+
+def as_video_set(clips: Sequence[PoseClip], root: Path, *, split: str, findings: Findings) -> VideoSet:
+    """Return pose clips as a data set without masks, with what was found of it so far."""
+    frames = tuple(Clip(clip.name, frames=clip.frames) for clip in clips)
+    return VideoSet(f"jhmdb-{split}", "jhmdb", root, split, frames, score_rule="all", problems=tuple(findings.problems))
+
+
+def check_joints(clips: Sequence[PoseClip]) -> Callable[[Clip, Path, Findings], None]:
+    """Return the check of a clip's joint file, wherever that lies: a list file may name it."""
+    files_of = {clip.name: clip.joints for clip in clips}
+    return lambda clip, root, findings: check_joint_file(files_of[clip.name], clip, findings)
 
 
 def propagate_pose(

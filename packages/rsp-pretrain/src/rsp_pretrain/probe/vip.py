@@ -84,9 +84,14 @@ class PartTask:
     config: PartConfig
 
     def __call__(self, loaded: LoadedEncoder, clip: Clip) -> ClipResult:
-        """Return what was propagated: a mask a frame."""
+        """Return what was propagated: a mask a frame.
+
+        Raises:
+            MaskError: a mask that could not be scored: of another size than the first, or with a label that is no class.
+        """
         steps: list[float] = []
         first = read_clip_mask(clip, clip.frames[0].stem)
+        _check_truth(clip, first.shape)
         parts = propagate_parts(loaded.encoder, clip.frames, first, self.config, dtype=loaded.dtype)
         tick = time.perf_counter()
         for path, found in zip(clip.frames, parts, strict=True):
@@ -135,6 +140,24 @@ def run_vip(
         processes=processes,
         on_clip=on_clip,
     )
+
+
+def _check_truth(clip: Clip, size: tuple[int, ...]) -> None:
+    """Look at all masks before any work: one that cannot be scored fails its clip, not the table of all."""
+    for name, path in clip.annotations.items():
+        labels = read_clip_mask(clip, name)
+        if labels.shape != size:
+            raise MaskError(
+                f"mask {path} is {labels.shape[1]}x{labels.shape[0]}",
+                expected=f"{size[1]}x{size[0]}, as the first one of clip {clip.name}",
+                fix="Copy it from the data set again",
+            )
+        if labels.max() >= len(CLASSES):
+            raise MaskError(
+                f"mask {path} shows the class {labels.max()}",
+                expected=f"0 to {len(CLASSES) - 1}",
+                fix="Copy it from the data set again",
+            )
 
 
 def _pairs(clip: Clip, output: Path) -> Iterator[tuple[LabelMap, LabelMap]]:

@@ -197,6 +197,8 @@ def _finished(path: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no result of a probe ({error})", fix="Delete it, or choose another --output") from error
     if known != settings:
-        names = [name for name in sorted({*known, *settings}) if known.get(name) != settings.get(name)]
-        raise UsageError(f"{path} was made with other settings ({', '.join(names)})", fix="Choose another --output")
+        old, new = ({**given, **given.get("config", {})} for given in (known, settings))  # flat: the option that differs is named
+        names = [name for name in sorted({*old, *new} - {"config"}) if old.get(name) != new.get(name)]
+        changed = ", ".join(f"{name} was {old.get(name)!r}, now {new.get(name)!r}" for name in names)
+        raise UsageError(f"{path} was made with other settings ({changed})", fix="Choose another --output")
     return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,13 @@ import torch
 from rsp_pretrain.config import Objective
 from rsp_pretrain.data.pairs import FramePairs, PairConfig
 from rsp_pretrain.data.sources import find_videos
-from rsp_pretrain.model import RSP, build_rsp
+from rsp_pretrain.model import RSP, Encoder, build_rsp
 from rsp_pretrain.train.objective import PairLoss, SeededPairs, collate
 from rsp_pretrain.train.published import checkpoint_file, restore_published, saved_epochs, write_published
 from rsp_pretrain.train.schedule import BETAS, optimizer_groups, rate_schedule
-from rsp_pretrain.weights import encoder_state, fill_encoder
+from rsp_pretrain.weights import LoadReport, encoder_state, fill_encoder, is_whole
 from vos_core.contract import Precision
-from vos_core.errors import UsageError, WeightsError
+from vos_core.errors import UsageError
 from vos_core.training.batches import BatchPlan, batch_stream
 from vos_core.training.distributed import Ranks
 from vos_core.training.logging import RunLog
@@ -92,13 +92,16 @@ class TrainOptions:
     progress: bool = True
 
 
-def pretrain(options: TrainOptions, ranks: Ranks, *, network: RSP | None = None) -> Path:
+def pretrain(
+    options: TrainOptions, ranks: Ranks, *, network: RSP | None = None, on_init: Callable[[LoadReport], object] | None = None
+) -> Path:
     """Run, or go on with, a pre-training; return the last published checkpoint, `<output>/checkpoint-<epoch>.pth`.
 
     Args:
         options: of the run.
         ranks: this process's place.
         network: to train instead of a fresh one of `options.variant`.
+        on_init: called with what became of the weights of `options.init`, if a run starts from them.
 
     Raises:
         UsageError: fewer videos than a batch, or an output folder that holds a run with other settings.
@@ -117,7 +120,9 @@ def pretrain(options: TrainOptions, ranks: Ranks, *, network: RSP | None = None)
         raise UsageError(f"start epoch {options.start_epoch} of {epochs}", expected=f"0 to {epochs - 1}")
     per_epoch = plan.batches_per_epoch
     state = _training_state(network, options, ranks, epochs=epochs, per_epoch=per_epoch)
-    _begin(state, options, per_epoch=per_epoch)
+    report = _begin(state, options, per_epoch=per_epoch)
+    if report is not None and on_init is not None:
+        on_init(report)
     stops = {
         epoch: _step_after(epoch, per_epoch, options.accumulate) for epoch in saved_epochs(epochs, every=options.save_epochs)
     }
@@ -190,35 +195,34 @@ def _training_state(network: RSP, options: TrainOptions, ranks: Ranks, *, epochs
     return TrainingState(network, optimizer, schedule, options=loop, folder=options.output, ranks=ranks)
 
 
-def _begin(state: TrainingState, options: TrainOptions, *, per_epoch: int) -> None:
+def _begin(state: TrainingState, options: TrainOptions, *, per_epoch: int) -> LoadReport | None:
     """Set weights and position: the folder's own checkpoint, else `resume`, else `init` and `start_epoch`."""
     if state.resume():
-        return
+        return None
     if options.resume is not None:
         path = checkpoint_file(options.resume)
         state.step = _step_after(restore_published(path, state), per_epoch, options.accumulate)
-        return
-    if options.init is not None:
-        _fill(state.model, options.init)
+        return None
     if options.start_epoch:
         state.step = _step_after(options.start_epoch - 1, per_epoch, options.accumulate)
+    return None if options.init is None else _fill(state.model, options.init)
 
 
-def _fill(network: torch.nn.Module, path: Path) -> None:
+def _fill(network: torch.nn.Module, path: Path) -> LoadReport:
     assert isinstance(network, RSP)
     found = encoder_state(path)
-    if "decoder_pred.weight" in found:
+    if is_whole(found):
         from vos_core.weights.strict import load_strict
 
         load_strict(network, found, source=str(path))
-        return
-    # An encoder alone: what is missing keeps its start values.
-    own = {key: value for key, value in network.state_dict().items() if key not in found}
-    encoder_keys = ("cls_token", "pos_embed", "patch_embed.", "blocks.", "norm.")
-    absent = [key for key in own if key.startswith(encoder_keys)]
-    if absent:
-        raise WeightsError(f"{path} lacks {', '.join(absent[:4])}", expected="every tensor of the encoder")
-    fill_encoder(network, {**own, **found}, source=str(path))
+        return LoadReport(str(path), "whole pre-training network", len(found), {})
+    # An encoder, perhaps with parts of another method: what RSP has besides keeps its start values.
+    size = network.architecture
+    with torch.device("meta"):
+        encoder = Encoder(patch=size.patch, dim=size.dim, depth=size.depth, heads=size.heads, image_size=network.image_size)
+    report = fill_encoder(encoder, found, source=str(path))
+    network.load_state_dict(encoder.state_dict(), strict=False)
+    return report
 
 
 def _stream(data: SeededPairs, options: TrainOptions, ranks: Ranks, *, start: int) -> Iterator[Any]:

@@ -32,6 +32,7 @@ from vos_core.types import Frame, FrameResult, RgbImage
 
 Show = Literal["features", "attention", "reconstruction", "masks"]
 _TILE = 240  # shorter side of one attention map in pixels
+_SMALLEST = 128  # side of one reconstruction in pixels, at least
 SHOWS: tuple[Show, ...] = ("features", "attention", "reconstruction", "masks")
 
 
@@ -153,7 +154,7 @@ def _features(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions,
     pictures = []
     for frame, colours in zip(shown, principal_colours(found), strict=True):
         small = fitted(frame.rgb, 2 * _TILE)
-        both = tiled([small, enlarged(colours, (small.shape[0], small.shape[1]))], columns=2)
+        both = tiled([small, enlarged(colours, (small.shape[0], small.shape[1]))], [frame.name, "features"], columns=2)
         pictures.append(keep(f"features_{frame.name}", both, f"Frame {frame.name} and its features"))
     text = "The three principal components of the patches' features over all these frames, as red, green and blue."
     return Section("Features", text=(text,), pictures=tuple(pictures))
@@ -166,7 +167,7 @@ def _attention(encoder: Encoder, shown: Sequence[Frame], options: GalleryOptions
         with own_precision(encoder):
             maps = encoder.attention_maps(_image(encoder, frame, options), block=options.block)[0]
         text = f"Frame {frame.name}: the mean over heads laid over it, then every head"
-        pictures.append(keep(f"attention_{frame.name}", attention_picture(fitted(frame.rgb, _TILE), maps), text))
+        pictures.append(keep(f"attention_{frame.name}", attention_picture(fitted(frame.rgb, _TILE), maps, name=frame.name), text))
     block = range(len(encoder.blocks))[options.block]
     lead = f"What the class token attends to in block {block} of {len(encoder.blocks)}, each map from its lowest to its highest."
     return Section("Attention", text=(lead,), pictures=tuple(pictures))
@@ -188,7 +189,15 @@ def _reconstructions(
     assert out.prior is not None
     guessed = reconstructions(network, present, future, dataclasses.replace(out, post=out.prior), rows=len(shown))
     side = network.image_size
-    whole = np.concatenate([grid[:, : 3 * side], guessed[:, 2 * side : 3 * side], grid[:, 3 * side :]], 1)
+    scale = -(-_SMALLEST // side)  # pictures of small networks are enlarged, for the texts to have room
+    tiles: list[RgbImage] = []
+    texts: list[str] = []
+    for row, (now, then) in enumerate(zip(shown, later, strict=True)):
+        columns = [_grid_tile(grid, row, column, side) for column in range(5)]
+        columns.insert(3, _grid_tile(guessed, row, 2, side))
+        tiles += [enlarged(tile, (side * scale, side * scale)) for tile in columns]
+        texts += [now.name, then.name, "by posterior", "by prior", "patches hidden", "reconstructed"]
+    whole = tiled(tiles, texts, columns=6)
     text = (
         f"From left to right: present frame, the frame {gap} later, its prediction from the posterior's sample (which has "
         "seen it noised), its prediction from the prior's sample (which has not), the later frame with patches hidden, and those "
@@ -199,6 +208,10 @@ def _reconstructions(
     if network.objective.norm_pix_loss:
         notes.append("This network predicts normalised patches: predictions get mean and deviation of the true patches back.")
     return Section("Reconstruction", text=tuple(notes), pictures=(keep("reconstruction", whole, rows),))
+
+
+def _grid_tile(grid: RgbImage, row: int, column: int, side: int) -> RgbImage:
+    return grid[row * side : (row + 1) * side, column * side : (column + 1) * side]
 
 
 def _masks(source: Path, mask: Path, encoder: Encoder, chosen: frozenset[int], options: GalleryOptions, keep: Keep) -> Section:

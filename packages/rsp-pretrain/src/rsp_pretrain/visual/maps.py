@@ -8,10 +8,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vos_core.errors import UsageError
 from vos_core.types import RgbImage
+
+STRIP, GAP = 18, 4
+"""Pixels above each tile for its text, and between tiles."""
+_INK, _PAPER = (30, 30, 30), (255, 255, 255)
 
 
 def principal_colours(features: Sequence[Tensor]) -> list[RgbImage]:
@@ -59,24 +64,32 @@ def over(rgb: RgbImage, colours: RgbImage, *, alpha: float = 0.6) -> RgbImage:
     return np.rint(rgb * np.float32(1 - alpha) + colours * np.float32(alpha)).astype(np.uint8)
 
 
-def attention_picture(rgb: RgbImage, attention: Tensor) -> RgbImage:
+def attention_picture(rgb: RgbImage, attention: Tensor, *, name: str) -> RgbImage:
     """Return the frame, the class token's mean attention over it, and that of every head, side by side in rows of four.
 
     Args:
         rgb: uint8 `(H, W, 3)`.
         attention: `(heads, h, w)`.
+        name: of the frame, written above it.
     """
     size = (rgb.shape[0], rgb.shape[1])
     maps = attention.float().cpu().numpy()
     tiles = [rgb, over(rgb, heat(maps.mean(0), size)), *(heat(one, size) for one in maps)]
-    return tiled(tiles, columns=4)
+    return tiled(tiles, [name, "mean of heads", *(f"head {head}" for head in range(len(maps)))], columns=4)
 
 
-def tiled(pictures: Sequence[RgbImage], *, columns: int) -> RgbImage:
-    """Return pictures of one size in rows of `columns`; places left over are black."""
-    blank = np.zeros_like(pictures[0])
-    filled = [*pictures, *([blank] * (-len(pictures) % columns))]
-    return np.concatenate([np.concatenate(filled[i : i + columns], 1) for i in range(0, len(filled), columns)], 0)
+def tiled(pictures: Sequence[RgbImage], texts: Sequence[str], *, columns: int) -> RgbImage:
+    """Return pictures of one size in rows of `columns` on white, each with its text above it."""
+    height, width = pictures[0].shape[:2]
+    rows = -(-len(pictures) // columns)
+    step = (STRIP + height + GAP, width + GAP)
+    canvas = Image.new("RGB", (columns * step[1] - GAP, rows * step[0] - GAP), _PAPER)
+    pen = ImageDraw.Draw(canvas)
+    for number, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+        top, left = number // columns * step[0], number % columns * step[1]
+        pen.text((left + 2, top + 3), text, fill=_INK)
+        canvas.paste(Image.fromarray(picture), (left, top + STRIP))
+    return np.asarray(canvas)
 
 
 def fitted(rgb: RgbImage, short: int) -> RgbImage:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ from vos_core.types import Clip
 
 Depth = Literal["full", "fast"]
 """`full` decodes every file; `fast` looks at names, lists, sizes on disk and headers."""
+ClipCheck = Callable[[Clip, Path, Findings], None]
+"""Notes further faults of a clip; called with the data set's folder."""
 _FIX = "Copy it from the data set again"
 _SIZE_FIX = "Give frames and masks of a clip one size (resize masks with nearest neighbour)"
 
@@ -52,10 +54,20 @@ def check(
 
 
 def check_clips(
-    videos: VideoSet, *, depth: Depth, workers: int = 1, on_clip: Callable[[str, int], None] | None = None
+    videos: VideoSet,
+    *,
+    depth: Depth,
+    workers: int = 1,
+    on_clip: Callable[[str, int], None] | None = None,
+    extra: ClipCheck | None = None,
 ) -> list[Problem]:
-    """Return the problems inside the files of a set's clips; arguments as in `check`."""
-    extra = getattr(layout_module(videos.layout), "check_clip", None)
+    """Return the problems inside the files of a set's clips; arguments as in `check`.
+
+    `extra` looks at a clip in which nothing else was found; None = the layout's own `check_clip`, if it has one.
+    """
+    module = layout_module(videos.layout)
+    extra = extra or getattr(module, "check_clip", None)
+    classes = getattr(module, "CLASSES", None)  # masks show classes, not objects
 
     def one(clip: Clip) -> list[Problem]:
         findings = Findings()
@@ -63,7 +75,7 @@ def check_clips(
             _check_video(clip.video, findings, depth=depth)
         else:
             size = _check_frames(clip, findings, depth=depth)
-            _check_masks(clip, size, findings, depth=depth)
+            _check_masks(clip, size, findings, depth=depth, classes=classes)
         if extra is not None and not findings.problems:
             extra(clip, videos.root, findings)
         return findings.problems
@@ -115,7 +127,9 @@ def _frame_size(path: Path, findings: Findings, *, depth: Depth) -> tuple[int, i
         return None
 
 
-def _check_masks(clip: Clip, size: tuple[int, int] | None, findings: Findings, *, depth: Depth) -> None:
+def _check_masks(
+    clip: Clip, size: tuple[int, int] | None, findings: Findings, *, depth: Depth, classes: Sequence[str] | None
+) -> None:
     seen: set[int] = set()
     for name, path in _mask_files(clip):
         try:
@@ -129,6 +143,10 @@ def _check_masks(clip: Clip, size: tuple[int, int] | None, findings: Findings, *
             note = findings.warning if near else findings.error
             note(path, f"mask is {shape[1]}x{shape[0]}, frame {name} is {size[1]}x{size[0]}", _SIZE_FIX)
         seen.update(int(value) for value in values)
+        if classes is not None and values.max(initial=0) >= len(classes):
+            findings.error(path, f"mask shows the class {values.max()}, the last one is {len(classes) - 1}", _FIX)
+    if classes is not None:
+        return
     if depth == "full" and clip.annotations and clip.mask_kind == "labels":
         _check_ids(clip, seen, findings)
     elif depth == "full" and clip.annotations and not seen:

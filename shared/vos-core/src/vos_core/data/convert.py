@@ -41,7 +41,14 @@ class Converted:
 
 
 def davis_480_880(
-    root: Path, output: Path, *, height: int = 480, width: int = 880, processes: int = 1, on_done: OnDone | None = None
+    root: Path,
+    output: Path,
+    *,
+    height: int = 480,
+    width: int = 880,
+    processes: int = 1,
+    dry_run: bool = False,
+    on_done: OnDone | None = None,
 ) -> Converted:
     """Write DAVIS with every frame and mask resized by nearest neighbour to one size, names and palettes kept.
 
@@ -53,6 +60,7 @@ def davis_480_880(
         height: pixels.
         width: pixels.
         processes: how many convert at once.
+        dry_run: write nothing; count what would be written.
         on_done: progress.
 
     Raises:
@@ -67,9 +75,10 @@ def davis_480_880(
     for kind in ("JPEGImages", "Annotations", "Annotations_unsupervised"):
         for name in subfolders(base / kind / "480p"):
             part = Path(kind, "480p", name)
-            tasks.append(partial(_resize_folder, base / part, output / part, size=(width, height), resampler="nearest"))
+            task = partial(_resize_folder, base / part, output / part, size=(width, height), resampler="nearest")
+            tasks.append(partial(task, dry_run=dry_run))
     done = _run(tasks, processes=processes, on_done=on_done)
-    return done + _copy_tree(base / "ImageSets", output / "ImageSets")
+    return done + _copy_tree(base / "ImageSets", output / "ImageSets", dry_run=dry_run)
 
 
 def ytvos_480p(root: Path, output: Path, *, size: int = 480, processes: int = 1, on_done: OnDone | None = None) -> Converted:
@@ -144,7 +153,9 @@ def short_side(size: tuple[int, int], target: int) -> tuple[int, int]:
     return int(size[0] * target / short), int(size[1] * target / short)
 
 
-def _resize_folder(source: Path, target: Path, *, size: tuple[int, int] | int, resampler: Resampler) -> Converted:
+def _resize_folder(
+    source: Path, target: Path, *, size: tuple[int, int] | int, resampler: Resampler, dry_run: bool = False
+) -> Converted:
     done = Converted()
     for path in files(source):
         place = target / path.name
@@ -153,6 +164,9 @@ def _resize_folder(source: Path, target: Path, *, size: tuple[int, int] | int, r
                 wanted = short_side(image.size, size) if isinstance(size, int) else size
                 if _has_size(place, wanted):
                     done += Converted(kept=1)
+                    continue
+                if dry_run:
+                    done += Converted(written=1)
                     continue
                 result = resized(image, size=wanted, resampler=resampler)
                 palette = image.getpalette("RGB") if image.mode == "P" else None
@@ -199,17 +213,19 @@ def _first_masks(source: Path, target: Path) -> Converted:
     return done
 
 
-def _copy_tree(source: Path, target: Path) -> Converted:
+def _copy_tree(source: Path, target: Path, *, dry_run: bool = False) -> Converted:
     done = Converted()
     for path in sorted(source.rglob("*")) if source.is_dir() else ():
         if path.is_file():
-            done += _copy(path, target / path.relative_to(source))
+            done += _copy(path, target / path.relative_to(source), dry_run=dry_run)
     return done
 
 
-def _copy(source: Path, target: Path) -> Converted:
+def _copy(source: Path, target: Path, *, dry_run: bool = False) -> Converted:
     if target.is_file() and target.stat().st_size == source.stat().st_size:
         return Converted(kept=1)
+    if dry_run:
+        return Converted(written=1)
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
     return Converted(written=1)

@@ -100,8 +100,12 @@ def open_set(root: Path, split: str | None = None, *, fold: int = 1) -> VideoSet
 
 
 def check_clip(clip: Clip, root: Path, findings: Findings) -> None:
+    """Note faults of a clip's joint file in its official place."""
+    check_joint_file(root / "joint_positions" / clip.name / "joint_positions.mat", clip, findings)
+
+
+def check_joint_file(path: Path, clip: Clip, findings: Findings) -> None:
     """Note a joint file that cannot be read or counts other frames than the clip has."""
-    path = root / "joint_positions" / clip.name / "joint_positions.mat"
     try:
         found = read_joints(path).shape[2]
     except LayoutError as error:

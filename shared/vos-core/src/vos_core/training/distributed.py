@@ -49,9 +49,11 @@ class Ranks:
         """Return each value averaged over ranks; every rank must call with the same keys."""
         if self.world == 1 or not values:
             return dict(values)
-        stacked = torch.tensor([values[key] for key in sorted(values)], dtype=torch.float64, device=_reduce_device(self))
+        names = sorted(values)  # ranks may have filled their mappings in different orders
+        stacked = torch.tensor([values[name] for name in names], dtype=torch.float64, device=_reduce_device(self))
         torch.distributed.all_reduce(stacked)
-        return dict(zip(sorted(values), (stacked / self.world).tolist(), strict=True))
+        means = dict(zip(names, (stacked / self.world).tolist(), strict=True))
+        return {name: means[name] for name in values}  # logs show the first ones: the same on one rank and on many
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` holds on any rank."""

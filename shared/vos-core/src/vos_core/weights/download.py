@@ -52,6 +52,7 @@ def fetch(
     sha256: str | None = None,
     page: str = "",
     changed: str = "Run the command again",
+    room: str = CACHE_FIX,
     label: str = "",
     progress: bool = True,
 ) -> None:
@@ -64,17 +65,18 @@ def fetch(
         sha256: expected hex digest, if known.
         page: address that a person can open, named when the file must be fetched by hand.
         changed: what to do when the file on the server is another one than expected.
+        room: what to do when the target's folder is full or cannot be written.
         label: name on the progress bar.
         progress: show the bar on stderr.
 
     Raises:
         WeightsError: not found, no server, a web page instead of the file, wrong size or sha256.
-        OutputError: the cache folder cannot be written or is full.
+        OutputError: the target's folder cannot be written or is full.
     """
     address = drive_url(url.removeprefix("gdrive:")) if url.startswith("gdrive:") else url
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        transfer = _Transfer(address, target=target, size=size, page=page or url, changed=changed)
+        transfer = _Transfer(address, target=target, size=size, page=page or url, changed=changed, room=room)
         with tqdm(desc=label or target.name, unit="B", unit_scale=True, disable=not progress, leave=False) as bar:
             _complete(transfer, bar)
         digest = sha256_of(transfer.part) if sha256 else None
@@ -85,7 +87,7 @@ def fetch(
         transfer.note_path.unlink(missing_ok=True)
     except OSError as error:
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-        raise OutputError(f"cannot write {target}.part: {reason}", fix=f"{CACHE_FIX}; the download resumes") from error
+        raise OutputError(f"cannot write {target}.part: {reason}", fix=f"{room}; the download resumes") from error
 
 
 def _complete(transfer: _Transfer, bar: tqdm[Any]) -> None:
@@ -109,12 +111,12 @@ def _complete(transfer: _Transfer, bar: tqdm[Any]) -> None:
 class _Transfer:
     """One file on its way: the address, the part on disk, and what the server said about the whole."""
 
-    def __init__(self, url: str, *, target: Path, size: int | None, page: str, changed: str) -> None:
+    def __init__(self, url: str, *, target: Path, size: int | None, page: str, changed: str, room: str) -> None:
         self.url, self.target, self.page = url, target, page
         self.part = target.with_name(f"{target.name}.part")
         self.note_path = target.with_name(f"{target.name}.part.json")
         self.complete = False
-        self._origin, self._size, self._changed = url, size, changed
+        self._origin, self._size, self._changed, self._room = url, size, changed, room
         self._forms_left = 2
         self._opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
         self._note = self._read_note()
@@ -241,7 +243,7 @@ class _Transfer:
         free = shutil.disk_usage(self.part.parent).free
         reused = 0 if start else self.have  # overwritten from the first byte
         if total is not None and total - start > free + reused:
-            raise OutputError(f"cannot write {self.part}: {total - start} bytes are needed and {free} are free", fix=CACHE_FIX)
+            raise OutputError(f"cannot write {self.part}: {total - start} bytes are needed and {free} are free", fix=self._room)
 
     def _read_note(self) -> _PartNote | None:
         """Return the note beside the part if it is about this address, else None."""
