@@ -90,7 +90,7 @@ def test_forced_bases_leave_the_start_alone(world, start):
 
 def test_memory_keeps_generated_weights_nearer(world, start):
     """The effect of the memory term, in numbers that one short fit shows."""
-    plan = SMALL.model_copy(update={"base_epochs": 8, "base_lr": 1e-3})
+    plan = SMALL.model_copy(update={"forced_epochs": 8, "base_lr": 1e-3})
 
     def moved(beta):
         after = force_bases(start, world.stream[:1], plan, beta=beta, seed=0)
