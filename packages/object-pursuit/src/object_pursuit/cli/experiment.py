@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from vos_core.cli.options import json_option
+from vos_core.cli.options import json_option, split_names
 from vos_core.errors import InterruptError, UsageError
 
 
@@ -68,7 +68,7 @@ def command(
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = split_names(text)
     if not parts or not all(part.isdigit() for part in parts):
         raise UsageError(f"{option} {text}", expected="whole numbers separated by commas, such as 0,1")
     return tuple(int(part) for part in parts)

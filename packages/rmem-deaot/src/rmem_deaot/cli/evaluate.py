@@ -11,7 +11,7 @@ import click
 from rmem_deaot import METHOD
 from rmem_deaot.cli.options import refused_option, rmem_options, take_rmem_options
 from rmem_deaot.presets import PRESETS, open_preset
-from vos_core.cli.options import device_options, json_option, method_options, ops_option, output_options
+from vos_core.cli.options import device_options, json_option, method_options, ops_option, output_options, split_names
 from vos_core.cli.run import execute
 from vos_core.errors import UsageError, WeightsError
 
@@ -81,7 +81,7 @@ def command(
         raise UsageError("--ema or --no_ema was given without --log", fix="Name the folder of training runs, or leave it out")
     clips = open_preset(dataset, data_root, split, all_first_masks=all_first_masks)
     if only is not None:
-        wanted = [name.strip() for name in only.split(",") if name.strip()]
+        wanted = split_names(only)
         known = {clip.name: clip for clip in clips}
         unknown = [name for name in wanted if name not in known]
         if unknown or not wanted:

@@ -10,7 +10,7 @@ import click
 
 from rmem_deaot.cli.options import refused_option
 from rmem_deaot.train.stages import REACH, STAGES, Source, plan_stage
-from vos_core.cli.options import training_options
+from vos_core.cli.options import split_names, training_options
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
 
@@ -139,7 +139,7 @@ def _precision(asked: Precision | None, *, amp: bool, device: str) -> Precision:
 def _sources(text: str | None) -> tuple[Source, ...] | None:
     if text is None:
         return None
-    names = [name.strip() for name in text.split(",") if name.strip()]
+    names = split_names(text)
     unknown = [name for name in names if name not in _SOURCES]
     if unknown or not names:
         raise UsageError(f"--datasets {text} names an unknown set", expected=f"some of {', '.join(_SOURCES)}")

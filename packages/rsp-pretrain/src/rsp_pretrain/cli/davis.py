@@ -9,7 +9,7 @@ import click
 
 from rsp_pretrain import METHOD
 from rsp_pretrain.cli.options import also_called, propagation_options, take_propagation_options
-from vos_core.cli.options import device_options, json_option, method_options, ops_option, output_options
+from vos_core.cli.options import device_options, json_option, method_options, ops_option, output_options, split_names
 from vos_core.errors import UsageError
 
 STEPS = ("prepare", "propagate", "score")
@@ -58,7 +58,7 @@ def command(
     from vos_core.data.layout import open_layout
     from vos_core.data.listing import some_of
 
-    chosen, names = _steps(steps, davis_path), _names(only) if only is not None else None
+    chosen, names = _steps(steps, davis_path), split_names(only) if only is not None else None
     if "score" in chosen and options["object_masks"]:
         raise UsageError(
             "step score reads label maps, not --object-masks", fix="Leave the option out, or add --steps prepare,propagate"
@@ -104,14 +104,10 @@ def command(
 def _steps(text: str | None, davis_path: Path | None) -> tuple[str, ...]:
     if text is None:
         return STEPS if davis_path is not None else STEPS[1:]
-    names = _names(text)
+    names = split_names(text)
     if not names or not set(names) <= set(STEPS):
         raise UsageError(f"--steps {text}", expected=f"some of {', '.join(STEPS)}")
     return tuple(name for name in STEPS if name in names)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _score(prepared: Path, masks: Path, *, split: str, only: list[str], processes: int, as_json: bool) -> None:

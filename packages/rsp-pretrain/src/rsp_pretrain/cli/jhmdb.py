@@ -11,13 +11,12 @@ from rsp_pretrain.cli.probe_options import (
     ENCODER_OPTIONS,
     context_options,
     encoder_options,
-    names_of,
     parse_size,
     print_problems,
     print_run,
     taken,
 )
-from vos_core.cli.options import json_option
+from vos_core.cli.options import json_option, split_names
 from vos_core.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
@@ -67,7 +66,9 @@ def command(
         raise UsageError("no --output was given", fix="Pass --output FOLDER, or --check to look at the data alone")
     from rsp_pretrain.probe.jhmdb import PoseConfig, run_jhmdb, select_clips
 
-    clips, findings = select_clips(root, split=split, fold=fold, filelist=filelist, only=None if only is None else names_of(only))
+    clips, findings = select_clips(
+        root, split=split, fold=fold, filelist=filelist, only=None if only is None else split_names(only)
+    )
     if output is None or check:
         from rsp_pretrain.cli.data_faults import print_faults
         from rsp_pretrain.probe.jhmdb import as_video_set, check_joints

@@ -54,11 +54,6 @@ def context_options(*, topk: int, size: str, batch: int) -> Callable[[F], F]:
     return decorate
 
 
-def names_of(text: str) -> list[str]:
-    """Return the names in `A, B`."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """Remove `names` from options and return those that were given."""
     found = {name: options.pop(name) for name in names}

@@ -11,13 +11,12 @@ from rsp_pretrain.cli.probe_options import (
     ENCODER_OPTIONS,
     context_options,
     encoder_options,
-    names_of,
     parse_size,
     print_problems,
     print_run,
     taken,
 )
-from vos_core.cli.options import json_option
+from vos_core.cli.options import json_option, split_names
 from vos_core.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
@@ -62,7 +61,7 @@ def command(
 
     found = open_set(root, split)
     if only is not None:
-        found = found.subset(names_of(only))
+        found = found.subset(split_names(only))
     if output is None or check:
         from rsp_pretrain.cli.data_faults import print_faults
 

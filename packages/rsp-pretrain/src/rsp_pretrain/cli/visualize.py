@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rsp_pretrain.cli.probe_options import ENCODER_OPTIONS, encoder_options, parse_size
-from vos_core.cli.options import json_option
+from vos_core.cli.options import json_option, split_names
 from vos_core.cli.printing import print_json
 from vos_core.errors import UsageError, WeightsError
 
@@ -52,7 +52,7 @@ def command(
     from rsp_pretrain.visual.gallery import GalleryOptions, make_gallery
     from vos_core.cli.progress import CountBar
 
-    wanted = None if show is None else [part.strip() for part in show.split(",") if part.strip()]
+    wanted = None if show is None else split_names(show)
     unknown = [name for name in wanted or () if name not in _SHOWS]
     if unknown or wanted == []:
         raise UsageError(f"--show {show}", expected=f"names of {', '.join(_SHOWS)}")

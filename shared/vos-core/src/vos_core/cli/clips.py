@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vos_core.cli.options import split_names
 from vos_core.errors import LayoutError, UsageError
 from vos_core.types import Clip
 
@@ -58,7 +59,7 @@ def select_clips(
     opened = _open(clips, layout, root, split, video, mask)
     if only is None:
         return opened
-    names = [name.strip() for name in only.split(",") if name.strip()]
+    names = split_names(only)
     known = {clip.name: clip for clip in opened.clips}
     unknown = [name for name in names if name not in known and not any(name in fault for fault in opened.faults)]
     if unknown or not names:

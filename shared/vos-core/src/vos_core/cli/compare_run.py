@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+from vos_core.cli.options import split_names
 from vos_core.contract import MethodInfo, Precision, discover, get_method
 from vos_core.errors import InterruptError, UsageError, VosError
 from vos_core.io.atomic import write_json
@@ -55,7 +56,7 @@ def parse_methods(
         UsageError: an unknown or repeated method, or weights or options for a method that does not take part.
     """
     weights, options = weights or {}, options or {}
-    words = list(discover()) if text is None else [word.strip() for word in text.split(",") if word.strip()]
+    words = list(discover()) if text is None else split_names(text)
     specs = []
     for word in words:
         name, _, variant = word.partition(":")

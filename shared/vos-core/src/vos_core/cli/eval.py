@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from vos_core.cli.eval_output import Output, run
-from vos_core.cli.options import json_option, processes_option
+from vos_core.cli.options import json_option, processes_option, split_names
 from vos_core.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -102,10 +102,10 @@ def davis(
     from vos_core.metrics.davis import DavisSemi, DavisUnsupervised
     from vos_core.metrics.roots import davis_jobs
 
-    kinds = [kind.strip() for kind in formats.split(",") if kind.strip()]
+    kinds = split_names(formats)
     if not kinds or not set(kinds) <= {"csv", "json", "txt"}:
         raise UsageError(f"--format {formats} names an unknown format", expected="csv, json, txt, or several with commas")
-    only = [name.strip() for name in sequences.split(",") if name.strip()] if sequences else []
+    only = split_names(sequences) if sequences else []
     if year == "2016" and task == "unsupervised":
         raise UsageError("DAVIS 2016 has one object a sequence, so nothing is matched", fix="Use --task semi-supervised")
     jobs, warnings = davis_jobs(

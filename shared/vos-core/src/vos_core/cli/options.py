@@ -158,6 +158,15 @@ def run_options(function: F) -> F:
     return _stack(clip_options, output_options, method_options, device_options, ops_option, json_option)(function)
 
 
+def split_names(text: str) -> list[str]:
+    """Return the names in a list such as `A, B`, without the spaces around them; nothing between commas is no name.
+
+    >>> split_names("dog, cat,")
+    ['dog', 'cat']
+    """
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def parse_scales(text: str | None) -> tuple[float, ...]:
     """Return scale factors from `1.0,1.3`; `(1.0,)` without text."""
     if text is None:
