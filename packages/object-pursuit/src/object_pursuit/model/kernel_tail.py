@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -42,8 +42,9 @@ def generate_kernels(layers: nn.Sequential, x: Tensor) -> Tensor:
     place, count = 0, len(layers)
     while place < count:
         layer = layers[place]
-        if not torch.is_grad_enabled() and _ends_wide(layers, place, x):
-            x, place = _widened(x, layers[place + 1], layers[place + 2], layers[place + 3]), place + 4
+        if not torch.is_grad_enabled() and (doublings := _wide_end(layers, place, x)):
+            end = place + 3 * doublings
+            x, place = _widened(x, layers[place:end], layers[end]), end + 1
             continue
         if isinstance(layer, nn.Upsample) and x.shape[-2] * x.shape[-1] >= _MIN_CLOSE:
             x = x.contiguous(memory_format=torch.channels_last)
@@ -63,15 +64,20 @@ def generate_kernels(layers: nn.Sequential, x: Tensor) -> Tensor:
     return x
 
 
-def _ends_wide(layers: nn.Sequential, place: int, x: Tensor) -> bool:
-    """Return whether here come doubling in width, a large convolution, and one to a single channel."""
-    if place + 3 >= len(layers):
-        return False
-    up, wide, last = layers[place], layers[place + 1], layers[place + 3]
-    if not (isinstance(up, nn.Upsample) and isinstance(wide, nn.Conv2d) and isinstance(last, nn.Conv2d)):
-        return False
-    doubled = up.scale_factor == (1.0, 2.0) and last.out_channels == 1 and last.padding == (2, 2)
-    return doubled and _tiled(wide, 2 * x.shape[-2] * x.shape[-1], x)
+def _wide_end(layers: nn.Sequential, place: int, x: Tensor) -> int:
+    """Return how many doublings in width, each with a large convolution, come here before a convolution to one channel."""
+    count, pixels = 0, x.shape[-2] * x.shape[-1]
+    while place + 3 * count + 3 < len(layers):
+        up, wide, _, last = layers[place + 3 * count : place + 3 * count + 4]
+        pixels *= 2
+        if not (isinstance(up, nn.Upsample) and up.scale_factor == (1.0, 2.0)):
+            return 0
+        if not (isinstance(wide, nn.Conv2d) and _tiled(wide, pixels, x)):
+            return 0
+        count += 1
+        if isinstance(last, nn.Conv2d):
+            return count if last.out_channels == 1 and last.padding == (2, 2) else 0
+    return 0
 
 
 def _tiled(layer: nn.Conv2d, pixels: int, x: Tensor) -> bool:
@@ -208,14 +214,19 @@ def _rows_of_tiles(height: int, width: int, step: int) -> Iterator[tuple[int, in
         yield first, min(rows, height - first)
 
 
-def _cut(x: Tensor, first: int, count: int, k: int) -> Tensor:
-    """Return the tiles of rows `first` to `first + count` of `(C, H, W)`, with their margins, as `(16, 16, C, N)`."""
+def _tiles(x: Tensor, first: int, count: int, k: int) -> Tensor:
+    """Return the tiles of rows `first` to `first + count` of `(C, H, W)`, with margins, as a view `(16, 16, C, down, across)`."""
     step, pad, (_, height, width) = TILE - k + 1, k // 2, x.shape
     last = first + -(-count // step) * step + pad
     top, bottom = max(first - pad, 0), min(last, height)
     right = -(-width // step) * step - width + pad
     padded = F.pad(x[:, top:bottom], (pad, right, top - first + pad, last - bottom))
-    return padded.unfold(1, TILE, step).unfold(2, TILE, step).permute(3, 4, 0, 1, 2).flatten(3)
+    return padded.unfold(1, TILE, step).unfold(2, TILE, step).permute(3, 4, 0, 1, 2)
+
+
+def _cut(x: Tensor, first: int, count: int, k: int) -> Tensor:
+    """Return the same as `(16, 16, C, N)`."""
+    return _tiles(x, first, count, k).flatten(3)
 
 
 def _spectra(tiles: Tensor, step: int) -> Tensor:
@@ -295,32 +306,100 @@ def _add_windows(rows: Tensor, windows: Tensor, step: int) -> None:
             place.unfold(1, high, step).unfold(2, wide, step).add_(windows[i : i + high, j : j + wide].permute(2, 3, 4, 0, 1))
 
 
-def _widened(x: Tensor, layer: nn.Module, activation: nn.Module, last: nn.Module) -> Tensor:
-    """Return `last(activation(layer(doubled in width)))` without gradients, tile by tile: neither wide map is ever whole."""
-    assert isinstance(layer, nn.Conv2d)
-    assert isinstance(activation, nn.LeakyReLU)
+class _DoubledRows:
+    """Rows of a convolution of a map doubled in width, made when they are asked for, in order; only the last are held.
+
+    Args:
+        source: returns rows `[first, last)` of the narrow map, `(C, last - first, W)`.
+        layer: tiled convolution.
+        slope: of the leaky ReLU after it.
+        height, width: of the result.
+    """
+
+    def __init__(self, source: Callable[[int, int], Tensor], layer: nn.Conv2d, slope: float, *, height: int, width: int) -> None:
+        self.source, self.slope, self.height, self.width = source, slope, height, width
+        self.k = layer.kernel_size[0]
+        self.blocks = kernel_blocks(layer.weight)
+        self.offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
+        self.step = TILE - self.k + 1
+        self.held: list[Tensor] = []
+        self.first = self.made = 0
+
+    def __call__(self, first: int, last: int) -> Tensor:
+        """Return rows `[first, last)`, `(O, last - first, width)`; rows before `first` cannot be had again."""
+        if first < self.made:
+            self.held = [self.held[0][:, first - self.first :]]
+        else:
+            self.held.clear()
+        while self.made < last:
+            count = min(self.step, self.height - self.made)
+            self.held.append(self._made(self.made, count))
+            self.made += count
+        if len(self.held) > 1:
+            self.held = [torch.cat(self.held, 1)]
+        self.first = first
+        return self.held[0][:, : last - first]
+
+    def _made(self, first: int, count: int) -> Tensor:
+        """Return one row of tiles, of which a few at a time are transformed."""
+        pad = self.k // 2
+        top = max(first - pad, 0)
+        narrow_HCW = self.source(top, min(first + count + pad, self.height)).permute(1, 0, 2)
+        wide_HCW = F.interpolate(narrow_HCW, scale_factor=2, mode="linear", align_corners=True)
+        tiles = _tiles(wide_HCW.permute(1, 0, 2), first - top, count, self.k)
+        del wide_HCW  # tiles are cut from a padded copy
+        rows = tiles.new_empty(len(self.offset), count, self.width)
+        across = tiles.shape[4]
+        most = -(-across // -(-across // _TILES_AT_A_TIME))
+        for left in range(0, across, most):
+            some = tiles[..., left : left + most]
+            place = slice(self.step * left, min(self.step * (left + some.shape[4]), self.width))
+            mixed = torch.bmm(self.blocks, _spectra(some.flatten(3), self.step))
+            valid = _valid(mixed, count, place.stop - place.start, self.step)
+            rows[:, :, place] = _activated(valid, self.offset, self.slope)
+        return rows
+
+
+def _widened(x: Tensor, layers: nn.Sequential, last: nn.Module) -> Tensor:
+    """Return `last` of what `layers` make of `x` without gradients, band by band: none of their maps is ever whole.
+
+    Args:
+        x: `(M, C, H, W)`.
+        layers: any number of doublings in width, tiled convolutions and leaky ReLUs, in turns.
+        last: convolution to one channel.
+    """
+    last_wide = layers[-2]
     assert isinstance(last, nn.Conv2d)
-    k, height, width = layer.kernel_size[0], x.shape[-2], 2 * x.shape[-1]
-    blocks, taps = kernel_blocks(layer.weight), _tap_rows(last.weight)
-    offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
-    step, pad, side = TILE - k + 1, k // 2, last.kernel_size[0]
-    margin = side // 2
+    assert isinstance(last_wide, nn.Conv2d)
+    height, width, side = x.shape[-2], x.shape[-1] * 2 ** (len(layers) // 3), last.kernel_size[0]
+    taps, margin = _tap_rows(last.weight), side // 2
+    band = TILE - last_wide.kernel_size[0] + 1
     found = []
     for one in x:
+        rows = _band_source(one, layers)
         y = one.new_zeros(height + 2 * margin, width + 2 * margin)
-        for first, count in _rows_of_tiles(height, width, step):
-            top = max(first - pad, 0)
-            narrow_HCW = one[:, top : first + count + pad].permute(1, 0, 2)
-            wide = F.interpolate(narrow_HCW, scale_factor=2, mode="linear", align_corners=True).permute(1, 0, 2)
-            mixed = torch.bmm(blocks, _spectra(_cut(wide, first - top, count, k), step))
-            rows = _activated(_valid(mixed, count, width, step), offset, activation.negative_slope)
-            maps = (taps @ rows.flatten(1)).view(-1, count, width)
+        for first in range(0, height, band):
+            count = min(band, height - first)
+            maps = (taps @ rows(first, first + count).flatten(1)).view(-1, count, width)
             for tap in range(side * side):
                 row, left = first + tap // side, tap % side
                 y[row : row + count, left : left + width] += maps[tap]
         y = y[margin : margin + height, margin : margin + width]
         found.append(y[None] if last.bias is None else y[None] + last.bias[:, None, None])
     return torch.stack(found)
+
+
+def _band_source(x: Tensor, layers: nn.Sequential) -> Callable[[int, int], Tensor]:
+    """Return a function from `[first, last)` to those rows of what `layers` make of a map `(C, H, W)`; see `_widened`."""
+    source: Callable[[int, int], Tensor] = lambda first, last: x[:, first:last]  # noqa: E731
+    width = x.shape[-1]
+    for place in range(0, len(layers), 3):
+        width *= 2
+        _, layer, activation = layers[place : place + 3]
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(activation, nn.LeakyReLU)
+        source = _DoubledRows(source, layer, activation.negative_slope, height=x.shape[-2], width=width)
+    return source
 
 
 def mix_and_shift(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -98,8 +98,9 @@ def run_aspp(high: Tensor, weights: Weights, *, dropout: bool, shared: bool) -> 
 def run_decoder(aspp: Tensor, low: Tensor, weights: Weights, *, dropout: bool, shared: bool) -> Tensor:
     """Return logits `(B, M, h, w)` at the size of the low-level features."""
     reduced = F.relu(conv_norm(low, weights, "decoder.conv1", shared=shared))
-    enlarged = F.interpolate(aspp, size=low.shape[-2:], mode="bilinear", align_corners=True)
-    x = F.relu(conv_norm(_beside([enlarged, reduced], count_codes(weights)), weights, "decoder.last_conv.0", padding=1))
+    x = F.interpolate(aspp, size=low.shape[-2:], mode="bilinear", align_corners=True)
+    x = _beside([x, reduced], count_codes(weights))
+    x = F.relu(conv_norm(x, weights, "decoder.last_conv.0", padding=1))
     x = F.dropout(x, 0.5) if dropout else x
     x = F.relu(conv_norm(x, weights, "decoder.last_conv.4", padding=1))
     x = F.dropout(x, 0.1) if dropout else x
