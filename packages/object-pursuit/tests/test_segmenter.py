@@ -16,6 +16,7 @@ from object_pursuit.segmenter import frozen_encoder
 from object_pursuit.windows import join_windows, window_boxes, window_images
 from vos_core.contract import AdaptiveSegmenter, BuildRequest
 from vos_core.errors import ConfigError, FrameError, MaskError, UsageError
+from vos_core.run.work import work_shown
 from vos_core.types import Frame, Prompt
 
 SIZE = (48, 80)
@@ -145,7 +146,10 @@ def test_fitting_lowers_the_loss():
     clip, losses = Clip(6), []
     segmenter = made(model="singlenet", steps=60, lr=5e-3, batch_size=4)
     segmenter.fit.on_step = lambda done, steps, loss: losses.append(loss)
-    segmenter.adapt(clip, {0: [Prompt(1, clip.mask(0))]})
+    told = []
+    with work_shown(lambda *work: told.append(work)):
+        segmenter.adapt(clip, {0: [Prompt(1, clip.mask(0))]})
+    assert told == [("fitting object 1", step, 60) for step in range(1, 61)]
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:3])
 

@@ -18,6 +18,7 @@ from vos_core.contract import AdaptiveSegmenter, BuildRequest
 from vos_core.errors import ConfigError, UsageError, VosError
 from vos_core.io.masks import write_mask
 from vos_core.run.session import run_clip
+from vos_core.run.work import work_shown
 from vos_core.types import Clip, Frame, Prompt
 
 SIZE = (32, 48)
@@ -72,7 +73,10 @@ def test_adapting_changes_results_and_reset_forgets(loss, random_network):
     told = []
     segmenter = make(random_network, options={"ttt_loss": loss}, on_step=lambda *step: told.append(step))
     assert isinstance(segmenter, AdaptiveSegmenter)
-    segmenter.adapt(film, PROMPTS)
+    worked = []
+    with work_shown(lambda *work: worked.append(work)):
+        segmenter.adapt(film, PROMPTS)
+    assert worked == [("adapting", 1, 1)]
     adapted = follow(segmenter, film)
     assert np.abs(adapted - offline).max() > 1e-3
     assert told == [(1, 1, segmenter.report.losses[0])]

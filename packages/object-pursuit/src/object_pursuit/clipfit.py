@@ -14,6 +14,7 @@ from object_pursuit.parts import Parts
 from object_pursuit.samples import ObjectImages
 from vos_core.contract import Precision
 from vos_core.errors import UsageError
+from vos_core.run.work import report_work
 
 OnStep = Callable[[int, int, float], None]
 """Told steps done, steps in all, and the loss."""
@@ -81,6 +82,7 @@ class CodeFitter:
                 first = step * self.config.batch_size
                 indices = [(first + place) % len(images) for place in range(self.config.batch_size)]
                 figures = fitter.step(images.read(indices, draw=step))
+                report_work(f"fitting {images.name}", step + 1, count)
                 if self.on_step is not None:
                     self.on_step(step + 1, count, figures.loss)
         return network.code().detach()

@@ -10,12 +10,14 @@ import pytest
 from vos_core.baseline.copy import METHOD as COPY
 from vos_core.baseline.flow import METHOD as FLOW
 from vos_core.baseline.flow import FlowSegmenter
+from vos_core.cli.progress import ProgressBar
 from vos_core.contract import BuildRequest, MethodInfo
 from vos_core.errors import ConfigError, MissingExtraError, OutputError, UsageError
 from vos_core.run import device
-from vos_core.run.pool import _serve, rank_share, torchrun_rank, worker_device
+from vos_core.run.pool import Progress, _serve, rank_share, torchrun_rank, worker_device
 from vos_core.run.record import read_run
 from vos_core.run.runner import run_method
+from vos_core.run.work import report_work
 
 
 def test_ranks_come_from_torchrun() -> None:
@@ -49,6 +51,7 @@ class Mortal(FlowSegmenter):
     def step(self, frame, prompts=()):
         if frame.rgb.shape[0] == 50:
             os._exit(7)
+        report_work("living", 1, 2)
         return super().step(frame, prompts)
 
 
@@ -56,6 +59,25 @@ def build_mortal(request: BuildRequest) -> Mortal:
     from vos_core.baseline.flow import FlowConfig
 
     return Mortal(FlowConfig())
+
+
+def test_work_between_frames_is_shown_while_a_clip_runs(make_clip, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    method = MethodInfo(name="mortal", summary="for tests", build=build_mortal)
+    clips, told = [make_clip("a", frames=3), make_clip("b", frames=2)], []
+    with ProgressBar(clips) as bar:
+        bar._pause = 0.0  # as if each step took a while
+
+        def show(event: Progress) -> None:
+            told.append(event)
+            bar.update(event)
+
+        run_method(method, clips, output=tmp_path / "out", on_progress=show)
+    kinds = [(event.clip, event.kind) for event in told]
+    a, b = [("a", "work"), ("a", "frame")], [("b", "work"), ("b", "frame")]
+    assert kinds == [("a", "began"), *3 * a, ("a", "ended"), ("b", "began"), *2 * b, ("b", "ended")]
+    assert told[1] == Progress("a", "work", 1, 2, what="living")
+    assert "living 1/2" in capsys.readouterr().err
+    report_work("nobody listens", 1, 2)
 
 
 @pytest.mark.slow
@@ -71,9 +93,11 @@ def test_a_worker_that_dies_fails_its_clip_and_is_replaced(make_clip, tmp_path: 
         import mortal_method
 
         method = MethodInfo(name="mortal", summary="for tests", build=mortal_method.build_mortal)
-        record = run_method(method, clips, output=tmp_path / "out", processes=2)
+        told: list[Progress] = []
+        record = run_method(method, clips, output=tmp_path / "out", processes=2, on_progress=told.append)
     finally:
         sys.path.remove(str(tmp_path))
+    assert Progress("c", "work", 1, 2, what="living") in told
     assert [clip.status for clip in record.clips] == ["done", "failed", "done", "done"]
     assert "exit code 7" in str(record.clips[1].error)
 

@@ -21,6 +21,7 @@ from stcn_ttt.adapt.pseudo import PseudoMasks
 from stcn_ttt.adapt.sequences import SequenceMaker
 from vos_core.contract import FrameReader, Precision
 from vos_core.errors import ClipWarning, ConfigError, VosError
+from vos_core.run.work import report_work
 from vos_core.training.allocator import keep_freed_memory
 from vos_core.training.loop import autocast
 from vos_core.training.optim import build_optimizer
@@ -122,6 +123,7 @@ def adapt_network(
                         f"the {config.ttt_loss} loss of clip '{name}' is {report.losses[-1]} at step {len(report.losses)}",
                         fix="Lower --ttt-lr, or adapt in fp32",
                     )
+                report_work("adapting", len(report.losses), total)
                 if on_step is not None:
                     on_step(len(report.losses), total, report.losses[-1])
             optimizer.zero_grad(set_to_none=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ class ProgressBar:
         pause = 0.1 if sys.stderr.isatty() else 30.0  # seconds: a terminal gets a bar that moves, a log file a line now and then
         total = sum(self._lengths.values())
         self._bar = tqdm(total=total, unit="frame", file=sys.stderr, mininterval=pause, dynamic_ncols=True)
+        self._pause, self._worked = pause, time.monotonic()
 
     def update(self, event: Progress) -> None:
         """Show one event."""
@@ -37,6 +39,14 @@ class ProgressBar:
                 self._bar.total = sum(self._lengths.values())
             self._bar.update(event.done - self._done.get(event.clip, 0))
             self._done[event.clip] = event.done
+            return
+        if event.kind == "work":
+            self._bar.set_postfix_str(
+                f"{event.what} {event.done}/{event.total}" if event.done < event.total else "", refresh=False
+            )
+            if time.monotonic() - self._worked > self._pause:
+                self._worked = time.monotonic()
+                self._bar.refresh()
             return
         if event.kind == "ended":
             self._ended += 1

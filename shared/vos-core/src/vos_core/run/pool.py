@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from vos_core.errors import UsageError, VosError
 from vos_core.extras import require
 from vos_core.run.shards import clip_cost, plan
+from vos_core.run.work import work_shown
 from vos_core.run.worker import ClipOutcome, Job, Worker
 from vos_core.types import Clip, ClipRecord
 
@@ -22,13 +23,17 @@ Scheduler = Literal["local", "ray"]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What happened: a clip `began`, is at frame `done` of `total`, or `ended` with `record`."""
+    """What happened: a clip `began`, is at frame or step of work `done` of `total`, or `ended` with `record`.
+
+    `work` is what a method does before or between frames; `what` says what.
+    """
 
     clip: str
-    kind: Literal["began", "frame", "ended"]
+    kind: Literal["began", "frame", "work", "ended"]
     done: int = 0
     total: int = 0
     record: ClipRecord | None = None
+    what: str = ""
 
 
 OnProgress = Callable[[Progress], None]
@@ -94,7 +99,8 @@ def run_here(worker: ClipWorker, clips: Sequence[Clip], *, begin: OnBegin, outco
     for clip in clips:
         begin(clip)
         progress(Progress(clip.name, "began"))
-        found = worker.run(clip, lambda done, total, name=clip.name: progress(Progress(name, "frame", done, total)))  # type: ignore[misc]
+        with work_shown(lambda what, done, total, name=clip.name: progress(Progress(name, "work", done, total, what=what))):  # type: ignore[misc]
+            found = worker.run(clip, lambda done, total, name=clip.name: progress(Progress(name, "frame", done, total)))  # type: ignore[misc]
         outcome(clip, found)
         progress(Progress(clip.name, "ended", record=found.record))
 
@@ -170,7 +176,7 @@ def run_processes(
                     feed(pipe)
                 else:
                     assert clip is not None
-                    progress(Progress(clip.name, "frame", *message))
+                    progress(message)
     finally:
         for pipe, (process, _, _) in busy.items():
             process.terminate()
@@ -188,6 +194,11 @@ def _death(code: int | None) -> str:
 def _serve(start_one: StartWorker, index: int, pipe: Connection) -> None:
     """Serve clips from `pipe` in a worker process until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+
+    def tell(event: Progress) -> None:
+        if event.kind in ("frame", "work"):  # the parent knows when clips begin and end
+            pipe.send(event)
+
     with interruptible():
         try:
             worker = start_one(index)
@@ -197,7 +208,7 @@ def _serve(start_one: StartWorker, index: int, pipe: Connection) -> None:
         pipe.send("ready")
         try:
             while (clip := pipe.recv()) is not None:
-                pipe.send(worker.run(clip, lambda done, total: pipe.send((done, total))))
+                run_here(worker, [clip], begin=lambda _: None, outcome=lambda _, found: pipe.send(found), progress=tell)
         except (KeyboardInterrupt, EOFError, BrokenPipeError):
             return  # the parent stops us or is gone
         except VosError as error:
