@@ -19,9 +19,10 @@ from object_pursuit.data.shapes_write import ShapePlan, write_shapes
 from object_pursuit.latent import code_logits
 from object_pursuit.model import Multinet, build_encoder, build_hypernet
 from object_pursuit.parts import load_parts, seeded_parts
+from object_pursuit.pursuit.reidentify import score_codes
 from object_pursuit.quality import dice
 from object_pursuit.segmenter import frozen_encoder
-from vos_core.errors import WeightsError
+from vos_core.errors import UsageError, WeightsError
 from vos_core.io.masks import read_mask
 
 
@@ -97,6 +98,18 @@ def test_claims_equal_each_code_alone():
     assert not claim_objects(parts, [data], tau=0.9999, batch=6)[0].seen
 
 
+def test_claims_without_an_incomplete_last_batch():
+    parts = seeded_parts(PRESETS["tiny"])
+    data = held_object(0, 6, size=32)
+    kept, dropped = (claim_objects(parts, [data], tau=0.0, batch=4, partial=partial)[0].dice for partial in ("keep", "drop"))
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0)).tolist()
+    full = score_codes(parts.codes, data, [order[:4]], parts.hypernet, frozen_encoder(parts.encoder, "batch"), dropout="never")
+    assert dropped == max(full)
+    assert dropped != kept
+    with pytest.raises(UsageError, match="fill no batch of 7"):
+        claim_objects(parts, [data], tau=0.0, batch=7, partial="drop")
+
+
 @pytest.mark.parametrize(
     ("own", "other", "correct"), [("obj_000", None, True), ("obj_001", None, False), (None, "obj_000", False), (None, "x", None)]
 )
@@ -131,6 +144,14 @@ def test_reid_command(joint, tmp_path):
     told = json.loads(done.stdout)
     assert told["objects"] == told["seen"] + told["unseen"] == 2
     assert (told["correct"], told["false"], told["unknown"]) == (0, 0, told["seen"]), "no record tells what codes are of"
+    log = tmp_path / "log_epoch_0001_acc_0.7.json"
+    log.write_text(json.dumps([{"data_dir": "any/obj_000", "acc": 0.8}, {"data_dir": "any/obj_001", "acc": 0.9}]))
+    ask = ("reid", joint, "--data", tmp_path / "set/stream", "--resize", 32, 32, "--device", "cpu", "--json", "--acc", log)
+    assert [row["name"] for row in json.loads(run(*ask).stdout)["claims"]] == ["obj_001"]
+    assert json.loads(run(*ask, "--min-acc", 0.7).stdout)["objects"] == 2
+    assert "above 0.95" in run(*ask, "--min-acc", 0.95).stderr
+    log.write_text("[1]")
+    assert "no evaluation of pretrain" in run(*ask).stderr
     plain = run("reid", joint, "--data", tmp_path / "set/stream", "--resize", 32, 32, "--device", "cpu")
     assert "obj_001" in plain.stdout
     assert "2 objects" in plain.stdout
