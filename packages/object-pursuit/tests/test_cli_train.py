@@ -8,8 +8,10 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from object_pursuit import evaluate
 from object_pursuit.cli import main
 from object_pursuit.data.shapes_write import ShapePlan, write_shapes
+from object_pursuit.segmenter import frozen_encoder
 from object_pursuit.weights import code_files, read_code
 
 FAST = ["--set", "base_epochs=1", "--set", "express_epochs=1", "--set", "batch=4"]
@@ -50,7 +52,7 @@ def test_pretrain_writes_what_later_stages_read(joint):
     assert [set(row) for row in rows] == [{"index", "obj_name", "data_dir", "eval_len", "acc"}] * 3
 
 
-def test_pursue_from_a_joint_checkpoint_resume_and_evaluate(run, objects, joint, tmp_path):
+def test_pursue_from_a_joint_checkpoint_resume_and_evaluate(run, objects, joint, tmp_path, monkeypatch):
     file, out = joint / "pretrain_last.pth", tmp_path / "run"
     words = ["pursue", "--preset", "tiny", "--data", objects / "stream", "--out", out, "--thres", 0.0]
     words += ["--bases", file, "-hypernet", file, "--backbone", file, "--zs", "None", *FAST]
@@ -72,7 +74,14 @@ def test_pursue_from_a_joint_checkpoint_resume_and_evaluate(run, objects, joint,
     assert "other settings (tau)" in other.output
     scored = run("evaluate", out, "--data", objects / "stream", "--dataset", "iThor", "--resize", 64, 64, "--json")
     assert scored.exit_code == 0, scored.output
-    assert len(json.loads(scored.stdout)["objects"]) == told["objects"] - 3
+    batch = json.loads(scored.stdout)
+    assert len(batch["objects"]) == told["objects"] - 3
+    assert batch["mean"] == told["evaluation"]
+    words = ["evaluate", out, "--data", objects / "stream", "--dataset", "iThor", "--resize", 64, 64, "--json"]
+    norms = []
+    monkeypatch.setattr(evaluate, "frozen_encoder", lambda encoder, norm: norms.append(norm) or frozen_encoder(encoder, norm))
+    assert run(*words, "--encoder-norm", "running").exit_code == 0
+    assert norms == ["running"]
 
 
 def test_pursue_draws_its_own_objects(run, tmp_path):
@@ -90,6 +99,7 @@ def test_pursue_draws_its_own_objects(run, tmp_path):
         (["pursue", "--preset", "tiny", "--bases", "nowhere"], "bases nowhere do not exist"),
         (["pursue", "--preset", "tiny", "--hypernet", "nowhere.pth"], "nowhere.pth does not exist"),
         (["pretrain"], "--data is missing"),
+        (["pretrain", "--preset", "tiny", "--start", "a.pth", "--backbone", "b.pth"], "--start brings the encoder"),
         (
             ["pretrain", "--data", "a", "--data", "b", "--dataset", "iThor", "--dataset", "VOS", "--dataset", "DAVIS"],
             "one --dataset",

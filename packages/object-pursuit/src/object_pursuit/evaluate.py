@@ -16,6 +16,7 @@ from object_pursuit.model import CodeNetwork
 from object_pursuit.pursuit.loop import StartPoint
 from object_pursuit.quality import dice, jaccard, jaccard_pooled
 from object_pursuit.samples import ObjectImages
+from object_pursuit.segmenter import frozen_encoder
 from object_pursuit.weights import read_code
 from vos_core.contract import Precision
 from vos_core.errors import OutputError
@@ -57,6 +58,7 @@ def evaluate_codes(
     open_whole: Callable[[str], ObjectImages],
     *,
     zs: Path | None = None,
+    encoder_norm: str = "batch",
     seed: int = 0,
     device: str = "cpu",
     precision: Precision = "fp32",
@@ -70,6 +72,7 @@ def evaluate_codes(
         open_data: images by `data_dir`, cropped as in training.
         open_whole: the same, whole.
         zs: folder of codes; None = `<run>/zs`.
+        encoder_norm: statistics of a shared encoder's norms: of the `batch`, as published, or the `running` ones stored.
         seed: of crops, orders and dropout.
         device: torch device string.
         precision: of the passes.
@@ -84,8 +87,8 @@ def evaluate_codes(
         entries = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise OutputError(f"{path} cannot be read ({error})", expected="the output folder of object-pursuit pursue") from error
-    network = CodeNetwork(start.hypernet.to(device), start.encoder.to(device) if start.encoder is not None else None)
-    network.train()
+    encoder = None if start.encoder is None else frozen_encoder(start.encoder, encoder_norm).to(device)
+    network = CodeNetwork(start.hypernet.to(device), encoder)
     rows: list[CodeScore] = []
     for entry in entries:
         seed_everything(seed * 1_000_003 + int(entry["index"]))

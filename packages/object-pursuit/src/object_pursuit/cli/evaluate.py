@@ -7,7 +7,16 @@ from typing import Any
 
 import click
 
-from object_pursuit.cli.options import PATH, OptionalPath, network_options, resize_option, say, words
+from object_pursuit.cli.options import (
+    PATH,
+    OptionalPath,
+    encoder_norm_option,
+    hypernet_option,
+    network_options,
+    resize_option,
+    say,
+    words,
+)
 from vos_core.cli.options import device_options, json_option
 
 
@@ -18,6 +27,8 @@ from vos_core.cli.options import device_options, json_option
 @click.option(*words("zs"), "zs", type=OptionalPath(), help="Folder of codes [default: RUN/zs].")
 @click.option("--label", type=click.IntRange(1), help="Object id in palette masks [default: any object].")
 @network_options
+@hypernet_option
+@encoder_norm_option
 @resize_option
 @device_options
 @json_option
@@ -39,7 +50,7 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
     own = run / "checkpoint" / "backbone.pth"
     hypernet = options["hypernet"] or run / "checkpoint" / "hypernet.pth"
     config = choose_config(options["preset"], use_backbone=options["use_backbone"], hypernet=hypernet, z_dim=options["z_dim"])
-    backbone = None if config.encoder == "generated" else options["backbone"] or own
+    backbone = options["backbone"] or (None if config.encoder == "generated" else own)
     start = prepare_start(config, hypernet=hypernet, backbone=backbone, seed=options["seed"])
     result = evaluate_codes(
         run,
@@ -47,6 +58,7 @@ def command(run: Path, as_json: bool, **options: Any) -> None:
         source.open,
         lambda name: source.open(name, whole=True),
         zs=options["zs"],
+        encoder_norm=options["encoder_norm"],
         seed=options["seed"],
         device=device,
         precision=options["precision"],

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from object_pursuit.cli.options import encoder_norm_option
 from vos_core.cli.options import json_option
 from vos_core.errors import UsageError
 
@@ -28,10 +29,7 @@ PICTURES = 8
 @click.option("--projection", type=click.Choice(["pca", "directions"]), default="pca", show_default=True, help="To the plane.")
 @click.option("--neighbours", "count", type=click.IntRange(1), default=3, show_default=True, help="Nearest codes to list.")
 @click.option("--resize", nargs=2, type=click.IntRange(16), default=(256, 256), show_default=True, metavar="H W", help="Size.")
-@click.option(
-    "--encoder-norm", "--encoder_norm", type=click.Choice(["batch", "running"]), default="batch", show_default=True,
-    help="Statistics of the encoder's norms.",
-)  # fmt: skip
+@encoder_norm_option
 @json_option
 def command(
     weights: Path,

@@ -10,7 +10,9 @@ import click
 from object_pursuit.cli.options import (
     PATH,
     OptionalPath,
+    hypernet_option,
     image_size,
+    init_option,
     network_options,
     required,
     resize_option,
@@ -49,6 +51,8 @@ from vos_core.errors import InterruptError
 @click.option(*words("use_dice_loss"), "use_dice_loss", is_flag=True, help="Measure quality by Dice instead of IoU.")
 @click.option("--label", type=click.IntRange(1), help="Object id in palette masks [default: any object].")
 @network_options
+@hypernet_option
+@init_option
 @resize_option
 @device_options
 @json_option

@@ -42,22 +42,37 @@ def words(name: str, *, short: str = "") -> tuple[str, ...]:
 
 
 def network_options(function: F) -> F:
-    """Add what the networks are and come from: `preset`, `z_dim`, `use_backbone`, `hypernet`, `backbone`, `backbone_init`."""
+    """Add what the networks are, and the encoder's file: `preset`, `z_dim`, `use_backbone`, `backbone`."""
     return _stack(
         click.option("--preset", type=click.Choice(list(PRESETS)), help="Network without files; tiny is for 64-pixel images."),
         click.option(*words("z_dim", short="dim"), "z_dim", type=click.IntRange(1), help="Numbers in a code [default: 100]."),
         click.option(*words("use_backbone"), "use_backbone", is_flag=True, help="Share one encoder; else it is generated, too."),
-        click.option(*words("hypernet"), "hypernet", type=OptionalPath(), help="hypernet.pth or a joint checkpoint; None."),
         click.option(*words("backbone"), "backbone", type=OptionalPath(), help="backbone.pth or a joint checkpoint; None."),
-        click.option(
-            "--backbone-init",
-            "--backbone_init",
-            default="torchvision",
-            show_default=True,
-            metavar="random|torchvision|FILE",
-            help="Of an encoder without --backbone.",
-        ),
     )(function)
+
+
+hypernet_option = click.option(
+    *words("hypernet"), "hypernet", type=OptionalPath(), help="hypernet.pth or a joint checkpoint; None."
+)
+"""Adds the hypernetwork's file: `hypernet`."""
+init_option = click.option(
+    "--backbone-init",
+    "--backbone_init",
+    default="torchvision",
+    show_default=True,
+    metavar="random|torchvision|FILE",
+    help="Of an encoder without --backbone.",
+)
+"""Adds where an encoder without a file begins: `backbone_init`."""
+encoder_norm_option = click.option(
+    "--encoder-norm",
+    "--encoder_norm",
+    type=click.Choice(["batch", "running"]),
+    default="batch",
+    show_default=True,
+    help="Statistics that a shared encoder's norms use: of the batch, as published, or those stored.",
+)
+"""Adds `encoder_norm`."""
 
 
 def resize_option(function: F) -> F:

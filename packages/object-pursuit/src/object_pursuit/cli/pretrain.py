@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from object_pursuit.cli.options import PATH, image_size, network_options, resize_option, words, write_run_file
+from object_pursuit.cli.options import PATH, image_size, init_option, network_options, resize_option, words, write_run_file
 from vos_core.cli.options import training_options
 from vos_core.errors import UsageError
 
@@ -31,6 +31,7 @@ from vos_core.errors import UsageError
 @click.option(*words("trainset_only"), "trainset_only", is_flag=True, help="Leave out the DAVIS 2016 validation sequences.")
 @click.option("--start", type=PATH, help="Joint checkpoint to start from, of the same objects.")
 @network_options
+@init_option
 @resize_option
 @training_options
 def command(data: tuple[Path, ...], dataset: tuple[str, ...], **options: Any) -> None:
@@ -54,8 +55,8 @@ def command(data: tuple[Path, ...], dataset: tuple[str, ...], **options: Any) ->
     out = options["out"] or options["output"]
     seed = options["seed"] or 0
     device = choose_device(options["device"])
-    if options["hypernet"] is not None:
-        raise UsageError("pretrain learns the hypernetwork", fix="Pass --start with a whole joint checkpoint instead")
+    if options["start"] is not None and options["backbone"] is not None:
+        raise UsageError("--start brings the encoder of its joint checkpoint", fix="Leave out --backbone")
     config = choose_config(options["preset"], use_backbone=options["use_backbone"], hypernet=None, z_dim=options["z_dim"])
     size = image_size(options["resize"], options["preset"])
     objects = joint_objects(

@@ -10,6 +10,8 @@ import click
 from object_pursuit.cli.options import (
     PATH,
     OptionalPath,
+    hypernet_option,
+    init_option,
     network_options,
     resize_option,
     say,
@@ -27,6 +29,8 @@ from vos_core.errors import InterruptError
 @click.option(*words("bases"), "bases", type=OptionalPath(), help="Base codes: folder or joint checkpoint; None.")
 @click.option(*words("zs"), "zs", type=OptionalPath(), help="Codes of known objects [default: the bases]; None.")
 @network_options
+@hypernet_option
+@init_option
 @resize_option
 @click.option(*words("order"), "order", type=click.Choice(["sequence", "random"]), default="sequence", show_default=True)
 @click.option(*words("thres"), "thres", type=click.FloatRange(0, 1), help="Threshold tau of all decisions [default: 0.7].")

@@ -7,7 +7,17 @@ from typing import Any
 
 import click
 
-from object_pursuit.cli.options import PATH, network_options, required, resize_option, say, words, write_run_file
+from object_pursuit.cli.options import (
+    PATH,
+    hypernet_option,
+    init_option,
+    network_options,
+    required,
+    resize_option,
+    say,
+    words,
+    write_run_file,
+)
 from vos_core.cli.options import device_options, json_option
 
 
@@ -24,6 +34,8 @@ from vos_core.cli.options import device_options, json_option
 @click.option("--file-names", type=click.Choice(["pth", "reference"]), default="pth", help="reference: base_0000.json.")
 @click.option("--label", type=click.IntRange(1), help="Object id in palette masks [default: any object].")
 @network_options
+@hypernet_option
+@init_option
 @resize_option
 @device_options
 @json_option

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from object_pursuit.cli.options import encoder_norm_option
 from vos_core.cli.options import compute_options, json_option
 from vos_core.errors import UsageError
 
@@ -24,10 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option(
     "--window", type=click.Choice(["frame", "square"]), default="frame", show_default=True, help="How frames are shown."
 )
-@click.option(
-    "--encoder-norm", "--encoder_norm", type=click.Choice(["batch", "running"]), default="batch", show_default=True,
-    help="Statistics of the encoder's norms.",
-)  # fmt: skip
+@encoder_norm_option
 @compute_options
 @json_option
 def command(
