@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from vos_core.errors import UsageError
+from vos_core.errors import OutputError, UsageError
 from vos_core.report.columns import aligned
 from vos_core.report.scores import clip_score, known, mean_of_known
+from vos_core.run.record import read_run_data, run_from_json
 from vos_core.types import RunRecord
 
-RECORD_FORMAT = 1
+RECORD_FORMAT, RECORD_FILE = 1, "record.json"
 _MIB = 2**20
 
 
@@ -93,7 +95,7 @@ def same_clips(records: Sequence[RunRecord]) -> bool:
 
 def text_table(rows: Sequence[Row]) -> str:
     """Return the table as aligned plain text; scores in percent, `-` where there is no value."""
-    head = ("method", "weights", "J&F", "J", "F", "s/frame", "fps", "peak MiB", "state MiB", "clips", "failed")
+    head = ("method", "weights", "J&F %", "J %", "F %", "s/frame", "fps", "peak MiB", "state MiB", "clips", "failed")
     body = [
         (
             row.label,
@@ -124,6 +126,35 @@ def comparison_record(records: Sequence[RunRecord], *, title: str) -> dict[str, 
         "same_clips": same_clips(records),
         "runs": [{name: value for name, value in asdict(record).items() if name != "output"} for record in records],
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a `record.json` holds: its runs, its heading, and what it says about their making (suite, machine, source)."""
+
+    records: tuple[RunRecord, ...]
+    title: str
+    about: Mapping[str, Any]
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Return the comparison in a `record.json`; the masks of each run are looked for beside it.
+
+    Raises:
+        OutputError: the file is absent, torn or holds something else.
+    """
+    data = read_run_data(path)
+    if not isinstance(data.get("runs"), list) or not all(isinstance(item, Mapping) for item in data["runs"]):
+        raise OutputError(f"{path} holds no comparison", expected=f"a {RECORD_FILE} of vos compare")
+    records = (run_from_json(item, path) for item in data["runs"])
+    about = {name: value for name, value in data.items() if name not in ("format", "title", "table", "same_clips", "runs")}
+    placed = tuple(replace(record, output=str(_run_folder(path.parent, record))) for record in records)
+    return Comparison(placed, str(data.get("title", "")), about)
+
+
+def _run_folder(place: Path, record: RunRecord) -> Path:
+    named = place / f"{record.method}-{record.variant}"  # where the variant was asked for
+    return named if record.variant and named.is_dir() else place / record.method
 
 
 def percent(value: float | None) -> str:
