@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -168,8 +169,14 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return seconds with four decimals, or two digits where that would hide a small value; `-` for None."""
-    return "-" if value is None else f"{value:.4f}" if value == 0 or value >= 0.01 else f"{value:.2g}"
+    """Return seconds with four decimals, or as many as show two digits of a small value; `-` for None.
+
+    >>> seconds(5.5514), seconds(0.000045)
+    ('5.5514', '0.000045')
+    """
+    if not value:
+        return number(value, 4)
+    return number(value, max(4, 1 - math.floor(math.log10(value))))
 
 
 def mebibytes(value: int | None) -> str:
