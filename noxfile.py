@@ -39,8 +39,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Strict type check of every member."""
     install(session, *METHODS)
-    session.install("mypy>=1.10", "types-PyYAML", "types-tqdm", "scipy-stubs")
-    session.run("mypy", *(f"{folder}/src" for folder in FOLDERS.values()))
+    session.install("mypy>=2.4", "types-PyYAML", "types-tqdm", "scipy-stubs")
+    session.run("mypy", "--num-workers=2", *(f"{folder}/src" for folder in FOLDERS.values()))
 
 
 @nox.session

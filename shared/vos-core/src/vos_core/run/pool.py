@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
@@ -94,9 +95,13 @@ def run_here(worker: ClipWorker, clips: Sequence[Clip], *, begin: OnBegin, outco
     for clip in clips:
         begin(clip)
         progress(Progress(clip.name, "began"))
-        found = worker.run(clip, lambda done, total, name=clip.name: progress(Progress(name, "frame", done, total)))  # type: ignore[misc]
+        found = worker.run(clip, partial(_tell, progress, clip.name))
         outcome(clip, found)
         progress(Progress(clip.name, "ended", record=found.record))
+
+
+def _tell(progress: OnProgress, name: str, done: int, total: int) -> None:
+    progress(Progress(name, "frame", done, total))
 
 
 def run_processes(
