@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ __all__ = [
     "ImageFolder",
     "VideoBackend",
     "VideoFile",
+    "clip_fps",
     "image_size",
     "list_images",
     "natural_key",
@@ -279,6 +281,18 @@ def open_frames(path: Path, *, backend: ImageBackend = "pillow", video_backend: 
 def open_clip(clip: Clip, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:
     """Return the frames of a clip."""
     return VideoFile(clip.video, backend=video_backend) if clip.video is not None else ImageFolder(clip.frames, backend=backend)
+
+
+def clip_fps(clip: Clip, *, default: float = 24.0) -> float:
+    """Return the frames per second of a clip's video file, `default` for image files and where the container says nothing sound.
+
+    Raises:
+        FrameError: the video cannot be read.
+    """
+    if clip.video is None:
+        return default
+    with closing(VideoFile(clip.video)) as source:
+        return source.fps if 1 <= source.fps <= 240 else default
 
 
 def prefetch(source: FrameSource, *, start: int = 0, depth: int = 4, threads: int = 2) -> Generator[Frame, None, None]:

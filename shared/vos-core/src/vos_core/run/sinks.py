@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import threading
 from collections import deque
@@ -219,7 +220,7 @@ class OverlaySink:
 
     def __init__(self, path: Path, *, fps: float = 24.0) -> None:
         self.path, self.fps = path, fps
-        for leftover in path.parent.glob(f".{path.stem}.*{path.suffix}"):  # temporary files of a killed run
+        for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):  # temporary files of a killed run
             leftover.unlink()
         self._writer: OverlayWriter | None = None
         self._behind = WriteBehind(threads=1, depth=4)  # one thread: frames must stay in order
