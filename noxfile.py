@@ -4,7 +4,7 @@ import nox
 
 nox.needs_version = ">=2024.4.15"
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "rules", "tests", "parity"]
+nox.options.sessions = ["lint", "types", "rules", "tests"]
 
 CORE = "shared/vos-core"
 METHODS = ["rmem-deaot", "sam2-rcms", "rsp-pretrain", "stcn-ttt", "object-pursuit"]
@@ -20,8 +20,9 @@ def install(session: nox.Session, *members: str) -> None:
 
 
 def run_tests(session: nox.Session, package: str, marks: str) -> None:
-    """Run the member's tests that `marks` picks, each file by one of a few processes of one thread."""
-    spread = ["--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile"]
+    """Run the member's tests that `marks` picks, shared among a few processes of one thread."""
+    # Each process begins with neighbours, so that most files' fixtures are made once, and takes from the others when it is done.
+    spread = ["--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal"]
     words = ["pytest", f"{FOLDERS[package]}/tests", "-m", marks, *spread, "--durations=5", *session.posargs]
     session.run(*words, env={"OMP_NUM_THREADS": "1"})
 
@@ -38,8 +39,8 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Strict type check of every member."""
     install(session, *METHODS)
-    session.install("mypy>=1.10", "types-PyYAML", "types-tqdm", "scipy-stubs")
-    session.run("mypy", *(f"{folder}/src" for folder in FOLDERS.values()))
+    session.install("mypy>=2.4", "types-PyYAML", "types-tqdm", "scipy-stubs")
+    session.run("mypy", "--num-workers=2", *(f"{folder}/src" for folder in FOLDERS.values()))
 
 
 @nox.session
@@ -53,15 +54,15 @@ def rules(session: nox.Session) -> None:
 @nox.session
 @nox.parametrize("package", MEMBERS, ids=MEMBERS)
 def tests(session: nox.Session, package: str) -> None:
-    """Unit tests of one member, with nothing installed but itself and vos-core."""
+    """All but the longest tests of one member, with nothing installed but itself and vos-core."""
     install(session, package)
-    run_tests(session, package, "not parity and not long")
+    run_tests(session, package, "not long")
 
 
 @nox.session
 @nox.parametrize("package", MEMBERS, ids=MEMBERS)
 def parity(session: nox.Session, package: str) -> None:
-    """Comparison of one member with the numbers of the original implementations."""
+    """Of the tests of one member only the comparison with the numbers of the original implementations."""
     install(session, package)
     run_tests(session, package, "parity")
 
@@ -76,7 +77,7 @@ def long(session: nox.Session, package: str) -> None:
 
 @nox.session
 def wheels(session: nox.Session) -> None:
-    """Build every wheel, install each alone in a clean environment and run its command on a clip."""
+    """Build every wheel, install each alone with what it requires and run its command on a clip."""
     session.install("hatchling>=1.27", "uv")
     session.run("python", "ci/wheel_smoke.py", *(FOLDERS[name] for name in MEMBERS))
 

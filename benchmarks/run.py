@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from vos_core.cli.clips import Selection, select_clips
 from vos_core.cli.compare import grouped, pairs
 from vos_core.cli.compare_run import compare, parse_methods
-from vos_core.cli.printing import print_outcomes
+from vos_core.cli.printing import counted, print_outcomes
 from vos_core.config import Config, build_config, read_yaml
 from vos_core.contract import discover
 from vos_core.data.synthetic import GENERATOR_VERSION
@@ -120,7 +120,7 @@ def command(
     failed = ran = 0
     for name, selection in clip_sets(plan, clips):
         chosen = selection.clips
-        click.echo(f"{plan.title}: {name}, {len(chosen)} clips, {len(specs)} methods", err=True)
+        click.echo(f"{plan.title}: {name}, {counted(len(chosen), 'clip')}, {counted(len(specs), 'method')}", err=True)
         records = compare(
             specs,
             chosen,
@@ -148,7 +148,7 @@ def command(
             f"no set of suite {suite} has its data here", fix="Set the variables that its roots name, or give --clips"
         )
     if failed:
-        click.echo(f"{failed} clips failed; the page says why", err=True)
+        click.echo(f"{counted(failed, 'clip')} failed; the page says why", err=True)
     click.get_current_context().exit(1 if failed else 0)
 
 
@@ -205,8 +205,7 @@ def synthetic_clips(settings: Synthetic) -> tuple[Clip, ...]:
 def machine() -> dict[str, Any]:
     """Return what speed depends on beside the versions in each run's environment."""
     found: dict[str, Any] = {"system": platform.platform(terse=True), "cores": os.cpu_count(), "methods": list(discover())}
-    if hasattr(os, "sched_getaffinity"):
-        found["usable_cores"] = len(os.sched_getaffinity(0))
+    found["generator"] = GENERATOR_VERSION  # of the same settings another version may draw other clips
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     return found

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -27,6 +23,7 @@ from object_pursuit.joint import (
 )
 from object_pursuit.samples import HeldImages, Samples
 from vos_core.errors import UsageError
+from vos_core.testing import run_ranks
 
 FAST = JointOptions(epochs=3, batch_size=3, eval_step=2, seed=1)
 
@@ -127,40 +124,24 @@ from object_pursuit.joint import JointOptions, build_joint, train_joint
 from pathlib import Path
 from vos_core.training.distributed import ranks_from_environment
 
-torch.set_num_threads(1)
-accumulate, out = int(sys.argv[1]), Path(sys.argv[2])
-options = JointOptions(epochs=1, batch_size=3, seed=1, accumulate=accumulate, freeze_backbone=True)
-torch.manual_seed(0)
-network = build_joint(PRESETS["tiny"], options, 3)
-network.dropout = "never"
-with ranks_from_environment("cpu") as ranks:
-    train_joint(network, [held_object(i, 6, seed=2) for i in range(3)], options, out=out, ranks=ranks)
+def rank():
+    torch.set_num_threads(1)
+    options = JointOptions(epochs=1, batch_size=3, seed=1, freeze_backbone=True)
+    torch.manual_seed(0)
+    network = build_joint(PRESETS["tiny"], options, 3)
+    network.dropout = "never"
+    with ranks_from_environment("cpu") as ranks:
+        train_joint(network, [held_object(i, 6, seed=2) for i in range(3)], options, out=Path(sys.argv[1]), ranks=ranks)
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
 def test_two_ranks_equal_one_process_that_accumulates(tmp_path):
-    script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    plain = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(script), "1", str(tmp_path / "two")],
-            env={
-                **plain,
-                "RANK": str(r),
-                "LOCAL_RANK": str(r),
-                "WORLD_SIZE": "2",
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            },
-        )
-        for r in range(2)
-    ]
-    assert [process.wait(120) for process in running] == [0, 0]
-    subprocess.run([sys.executable, str(script), "2", str(tmp_path / "one")], env=plain, check=True, timeout=120)
+    run_ranks(SCRIPT, tmp_path / "two")
+    options = JointOptions(epochs=1, batch_size=3, seed=1, accumulate=2, freeze_backbone=True)
+    alone = network(options)
+    alone.dropout = "never"
+    train_joint(alone, objects(), options, out=tmp_path / "one")
     one, two = (torch.load(tmp_path / name / "pretrain_last.pth", weights_only=True) for name in ("one", "two"))
     for key, value in one.items():
         if key.startswith(("z", "hypernet")):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -34,6 +33,7 @@ from rmem_deaot.train.start import grown, load_encoder, set_norms, start_network
 from rmem_deaot.weights import ID_BANK, load_network
 from vos_core.data.synthetic_write import ClipPlan, write_davis
 from vos_core.errors import UsageError, WeightsError
+from vos_core.testing import run_ranks
 from vos_core.training.distributed import Ranks
 from vos_core.training.ema import Ema
 from vos_core.weights.load import load_state
@@ -439,8 +439,11 @@ import sys, torch
 from rmem_deaot.model.drop_path import DropPath
 DropPath.forward = lambda self, x: x
 torch.nn.Dropout2d.forward = lambda self, x: x
+import rmem_deaot.train.run
 from rmem_deaot.cli import main
-main(sys.argv[1:])
+
+def rank():
+    main(sys.argv[1:])
 """
 
 
@@ -451,16 +454,10 @@ def words(davis, output, *more):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
 def test_two_ranks_equal_one_process(davis, tmp_path, monkeypatch):
-    script = tmp_path / "train.py"
-    script.write_text(_WITHOUT_DROPS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
     more = ("--batch_size", 2, "--total_step", 2)
-    line = [sys.executable, *ranks, str(script), *words(davis, tmp_path / "two", *more)]
-    subprocess.run(line, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    run_ranks(_WITHOUT_DROPS, *words(davis, tmp_path / "two", *more))
     for kind in (DropPath, nn.Dropout2d):
         monkeypatch.setattr(kind, "forward", lambda _self, x: x)
     done = CliRunner().invoke(main, words(davis, tmp_path / "one", *more))

@@ -86,7 +86,6 @@ def test_checkpoint_layout(case: Any, golden_json: Any) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("rsp-pretrain", "pretrain_forward"))
 def test_forward(case: Any, seeded_rsp: Any, golden_arrays: Any) -> None:
-    torch.set_num_threads(2)
     gold, within, rows = golden_arrays(case["file"]), case["tolerance"], case["inputs"]["rows"]
     inputs = golden_arrays(case["inputs"]["file"])
     model = seeded_rsp(case["variant"], case["seed"], case["options"])
@@ -121,7 +120,6 @@ def test_forward(case: Any, seeded_rsp: Any, golden_arrays: Any) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("rsp-pretrain", "train_step"))
 def test_train_steps(case: Any, seeded_rsp: Any, golden_arrays: Any) -> None:
-    torch.set_num_threads(2)
     gold, within, rows = golden_arrays(case["file"]), case["tolerance"], case["inputs"]["rows"]
     inputs = golden_arrays(case["inputs"]["file"])
     present, future = (images(inputs[name], rows) for name in ("u_src", "u_tgt"))

@@ -60,7 +60,6 @@ def by_id(soft: torch.Tensor, ids: list[int], channels: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("case", golden_cases("rsp-pretrain", "features"))
 def test_features(case: Any, seeded_backbone: Any, golden_arrays: Any) -> None:
-    torch.set_num_threads(2)
     gold, within, encoder = golden_arrays(case["file"]), case["tolerance"], seeded_backbone(case)
     for item in case["items"]:
         rgb = read(item["clip"], item["frame"], item["frame_crc32"])
@@ -85,7 +84,6 @@ def test_features(case: Any, seeded_backbone: Any, golden_arrays: Any) -> None:
 
 @pytest.mark.parametrize("case", golden_cases("rsp-pretrain", "label_propagation"))
 def test_label_propagation(case: Any, seeded_backbone: Any, golden_arrays: Any) -> None:
-    torch.set_num_threads(2)
     gold, within, encoder = golden_arrays(case["file"]), case["tolerance"], seeded_backbone(case)
     names = ("topk", "size_mask_neighborhood", "n_last_frames", "temperature")
     config = PropagationConfig.model_validate({"scale": case["scale"], **{name: case[name] for name in names}})

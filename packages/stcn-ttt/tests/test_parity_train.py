@@ -44,7 +44,6 @@ def triplets(gold: Mapping[str, np.ndarray], stage: Mapping[str, Any]) -> Triple
 
 @pytest.mark.parametrize("case", golden_cases("stcn-ttt", "offline_train"))
 def test_steps(case: Any, golden_network: Build, golden_arrays: Read) -> None:
-    torch.set_num_threads(2)
     gold, allowed, warm = golden_arrays(case["file"]), case["tolerance"], case["bootstrapped_ce"]
     assert case["fresh_weights_each_iteration"]
     assert case["batchnorm"] == "eval"

@@ -31,11 +31,6 @@ Read = Callable[[str], Arrays]
 Build = Callable[[Mapping[str, Any]], STCN]
 
 
-@pytest.fixture(autouse=True)
-def _two_threads() -> None:
-    torch.set_num_threads(2)
-
-
 @pytest.mark.parametrize("case", golden_cases("stcn-ttt", "frame_sampler"))
 def test_frames_are_drawn_as_the_reference_draws_them(case: Any, golden_arrays: Read) -> None:
     table = golden_arrays(case["file"])

@@ -7,18 +7,17 @@ import json
 import math
 import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from click.testing import CliRunner
 from PIL import Image
 from torch import nn
 
+from stcn_ttt.cli import main
 from stcn_ttt.model import STCN
 from stcn_ttt.model.network import Segmentation, sum_of_others
 from stcn_ttt.train import objective, run, start
@@ -31,6 +30,7 @@ from vos_core.data.synthetic_write import ClipPlan, write_davis, write_youtube_v
 from vos_core.errors import LayoutError, UsageError, WeightsError
 from vos_core.io.masks import write_mask
 from vos_core.ops.aggregate import aggregate_logits
+from vos_core.testing import run_ranks
 from vos_core.training.distributed import Ranks
 from vos_core.weights.load import load_state
 
@@ -352,25 +352,29 @@ def test_the_chain_s03_with_stcn(data, tmp_path):
     shutil.rmtree(tmp_path)  # gigabytes
 
 
+RANKS = """
+import sys
+import stcn_ttt.train.run
+from stcn_ttt.cli import main
+
+def rank():
+    main(sys.argv[1:])
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
 def test_two_ranks_equal_one_process(data, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["stcn_ttt", "train", "--stage", "3", "--davis_root", data.davis, "-i", "1", "--size", "32", "--init", "random"]
-    command += ["--num_workers", "0", "--device", "cpu", "--lr", "1e-3", "--id", "x"]
-    ranks = ["torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", port, "-m"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    results = []
-    for name, prefix, batch in (("one", [], 2), ("two", ranks, 1)):
-        line = [sys.executable, "-m", *prefix, *command, "-b", batch, "-o", tmp_path / name]
-        subprocess.run([str(word) for word in line], check=True, env=environment, timeout=300)
-        results.append(torch.load(tmp_path / name / "x_s3" / "checkpoint_1.pth"))
+    words = ["train", "--stage", "3", "--davis_root", data.davis, "-i", "1", "--size", "32", "--init", "random"]
+    words += ["--num_workers", "0", "--device", "cpu", "--lr", "1e-3", "--id", "x"]
+    alone = CliRunner().invoke(main, [str(word) for word in (*words, "-b", 2, "-o", tmp_path / "one")])
+    assert alone.exit_code == 0, alone.output
+    run_ranks(RANKS, *words, "-b", 1, "-o", tmp_path / "two")
+    one, two = (torch.load(tmp_path / name / "x_s3" / "checkpoint_1.pth") for name in ("one", "two"))
     shutil.rmtree(tmp_path)  # gigabytes
-    one, two = results
     assert one["fingerprint"] == two["fingerprint"]
     # The first moments are a tenth of the gradients.
-    a, b = (result["optimizer"]["state"] for result in results)
+    a, b = (result["optimizer"]["state"] for result in (one, two))
     largest = max(state["exp_avg"].abs().max() for state in a.values())
     assert all((a[i]["exp_avg"] - b[i]["exp_avg"]).abs().max() <= 1e-5 * max(1, largest) for i in a)
     moved = torch.cat([(two["network"][k] - v).abs().flatten() for k, v in one["network"].items() if v.is_floating_point()])

@@ -274,12 +274,12 @@ def test_the_warp_moves_the_drawn_points_to_where_they_should_be():
 
 
 @pytest.mark.slow
-def test_batches_do_not_depend_on_workers(tmp_path, static_root):
+def test_batches_of_a_worker_are_those_of_this_process(tmp_path, static_root):
     data = Mixture(
         [(VideoTriplets([film(tmp_path / "a"), film(tmp_path / "b")], skip=SkipSchedule((1, 2, 3, 4, 5)), size=SIZE), 2)]
     )
     found = []
-    for workers in (0, 2):
+    for workers in (0, 1):
         stream = batch_stream(data, BatchPlan(len(data), 2, seed=3), workers=workers, collate=collate)
         found.append([next(stream) for _ in range(3)])
     for a, b in zip(*found, strict=True):

@@ -159,7 +159,7 @@ def get_method(name: str) -> MethodInfo:
         raise UsageError(
             f"no method '{name}' is installed",
             expected=f"one of: {', '.join(points)}",
-            fix=f"Install its package, for example: pip install {name}",
+            fix="Install the package that brings it, or take one that is there; see: vos methods",
         )
     return _load(points[name])
 

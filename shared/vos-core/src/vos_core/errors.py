@@ -19,12 +19,12 @@ class VosError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        parts = [self.found.rstrip(".") + "."]
+        parts = [self.found]
         if self.expected:
-            parts.append(f"Expected {self.expected.rstrip('.')}.")
+            parts.append(f"Expected {self.expected}")
         if self.fix:
-            parts.append(self.fix.rstrip(".") + ".")
-        return " ".join(parts)
+            parts.append(self.fix)
+        return " ".join(part if part.endswith(("?", "!")) else part.rstrip(".") + "." for part in parts)
 
     def __reduce__(self) -> tuple[object, ...]:
         # Keyword-only arguments do not survive the default pickling between worker processes.

@@ -77,6 +77,18 @@ def test_report_makes_the_page_of_runs_that_exist(compared, clips, tmp_path):
     assert json.loads(part.stdout)["table"][0]["clips_done"] == 1
 
 
+def test_a_comparison_is_made_again_from_its_record(compared, clips, tmp_path):
+    output, _ = compared
+    again = vos("report", output / "record.json", "-o", tmp_path / "page.html", "--json")
+    assert again.exit_code == 0, again.output
+    record = json.loads((output / "record.json").read_text())
+    assert json.loads(again.stdout) == record
+    assert f"<h1>{record['title']}</h1>" in (tmp_path / "page.html").read_text()
+    with_pictures = vos("report", output / "record.json", "--clips", clips, "-o", tmp_path / "page.html", "--json")
+    assert json.loads(with_pictures.stdout)["table"] == record["table"]
+    assert (tmp_path / "page.html").read_text().count("data:image/jpeg;base64,") >= 2 * 3 * 3
+
+
 def test_a_run_folder_without_a_record_is_refused(tmp_path):
     result = vos("report", tmp_path, "-o", tmp_path / "page.html")
     assert result.exit_code != 0

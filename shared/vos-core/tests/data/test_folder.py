@@ -55,6 +55,16 @@ def test_binary_is_recognised_and_palette_255_is_not(tree):
     assert videos.first_annotations("void") == {1: 1}
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_black_and_white_is_binary_however_it_was_saved(tree, mode):
+    tree.frames("JPEGImages/a", ("0", "1")).masks("Annotations/a", {"0": (), "1": (255,)}, mode="L")
+    for path in (tree / "Annotations/a").iterdir():
+        Image.open(path).convert(mode).save(path)
+    videos = open_folder(tree.root)
+    assert videos.clip("a").mask_kind == "binary"
+    assert videos.first_annotations("a") == {1: 1}
+
+
 def test_strangers_duplicates_and_empty_folders(tree):
     tree.frames("JPEGImages/a", ("0",)).masks("Annotations/a", {"0": (1,), "7": (1,)})
     with pytest.raises(LayoutError, match="masks 7 belong to no frame of clip 'a'"):

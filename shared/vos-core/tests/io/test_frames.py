@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_truncated_files_are_named(tmp_path: Path, backend: str, suffix: str, ke
     path.write_bytes(data[: int(len(data) * keep)])
     source = ImageFolder(tmp_path, backend=backend)  # type: ignore[arg-type]
     source.read(0)
-    with pytest.raises(FrameError, match=rf"b\.{suffix} is damaged"):
+    with pytest.raises(FrameError, match=rf"b\.{suffix} is damaged" if keep else rf"b\.{suffix} is damaged: it is empty"):
         source.read(1)
 
 
@@ -179,6 +180,39 @@ def test_seeking_in_h264_gives_the_frames_of_reading_on(tmp_path: Path, backend:
         assert len(frames) == 18
         for index in (17, 2, 9, 10, 0):
             np.testing.assert_array_equal(source.read(index).rgb, frames[index])
+
+
+def write_h264(path: Path, shown_at: list[int], *, form: str | None = None) -> None:
+    """Write a video whose frames are shown at these milliseconds, brighter from frame to frame."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w", format=form) as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, milliseconds in enumerate(shown_at):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 + 12 * index, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = milliseconds, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_frames_of_variable_rate_are_no_damage_and_can_be_counted(tmp_path: Path, backend: str, suffix: str) -> None:
+    write_h264(tmp_path / f"a.{suffix}", [0, 40, 400, 410, 900, 2000])  # Matroska: 51 frames to judge by its running time
+    with closing(VideoFile(tmp_path / f"a.{suffix}", backend=backend)) as source:  # type: ignore[arg-type]
+        assert [frame.index for frame in source] == list(range(6))
+    with closing(VideoFile(tmp_path / f"a.{suffix}", backend=backend)) as source:  # type: ignore[arg-type]
+        assert source.counted() == len(source) == 6
+
+
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+@pytest.mark.parametrize(("name", "count"), [("one.mp4", 1), ("bare.h264", 8)])
+def test_streams_that_cannot_jump_are_read_from_the_start(tmp_path: Path, backend: str, name: str, count: int) -> None:
+    write_h264(tmp_path / name, [40 * index for index in range(count)], form="h264" if name.endswith(".h264") else None)
+    with closing(VideoFile(tmp_path / name, backend=backend)) as source:  # type: ignore[arg-type]
+        for _ in range(2):  # the first frame was decoded when the file was opened
+            assert [round(frame.rgb.mean()) for frame in source] == pytest.approx([20 + 12 * i for i in range(count)], abs=4)
 
 
 def test_open_frames_and_clips(tmp_path: Path) -> None:

@@ -5,8 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from vos_core.errors import UsageError
-from vos_core.report.compare import clip_rows, comparison_record, comparison_rows, labels, same_clips, seconds, text_table
+from vos_core.errors import OutputError, UsageError
+from vos_core.report.compare import (
+    clip_rows,
+    comparison_record,
+    comparison_rows,
+    labels,
+    read_comparison,
+    same_clips,
+    seconds,
+    text_table,
+)
 from vos_core.report.scores import frame_means, object_scores
 
 
@@ -49,7 +58,7 @@ def test_labels_tell_runs_of_one_method_apart(runs):
 
 def test_the_text_table_marks_untrained_runs_and_missing_values(runs, failed):
     lines = text_table(comparison_rows([*runs.records, replace(failed, method="third")])).splitlines()
-    assert lines[0].split()[:3] == ["method", "weights", "J&F"]
+    assert lines[0].split()[:4] == ["method", "weights", "J&F", "%"]
     assert "100.0" in lines[2]
     assert "untrained" in lines[3]
     assert lines[4].split()[2:5] == ["-", "-", "-"]
@@ -85,3 +94,18 @@ def test_the_record_is_json_without_paths(runs):
 
 def test_short_times_are_not_rounded_away():
     assert [seconds(value) for value in (None, 0.0, 0.00019, 0.0123456, 12.0)] == ["-", "0.0000", "0.00019", "0.0123", "12.0000"]
+
+
+def test_a_record_gives_back_its_runs_and_where_their_masks_lie(runs, tmp_path):
+    records = [runs.good, replace(runs.poor, variant="small"), replace(runs.poor, method="third", variant="large")]
+    (tmp_path / "poor-small").mkdir()
+    record = {**comparison_record(records, title="Three"), "machine": {"cores": 2}}
+    (tmp_path / "any-name.json").write_text(json.dumps(record))
+    found = read_comparison(tmp_path / "any-name.json")
+    assert (found.title, found.about) == ("Three", {"machine": {"cores": 2}})
+    assert [run.output for run in found.records] == [str(tmp_path / name) for name in ("good", "poor-small", "third")]
+    again = json.loads(json.dumps(comparison_record(found.records, title=found.title)))
+    assert {**again, **found.about} == json.loads(json.dumps(record)), "nothing of a run is lost"
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"run\.json holds no comparison"):
+        read_comparison(tmp_path / "run.json")

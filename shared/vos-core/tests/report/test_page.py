@@ -124,10 +124,18 @@ def test_charts_hold_the_numbers_of_the_records(runs):
     pytest.importorskip("plotly")
     hardest = quality_charts(runs.records)[0]
     assert {len(line["y"]) for line in hardest.figure["data"]} == {4}
+    assert max(hardest.figure["data"][0]["y"]) == 100, "percent, as in the tables"
     speed = cost_charts(runs.records)[0]
     assert speed.figure["data"][0]["y"] == [pytest.approx(0.01), pytest.approx(0.5)]
     assert cost_charts([replace(runs.good, clips=())]) == []
     assert quality_charts([replace(runs.good, scores=None)]) == []
+
+
+def test_the_page_says_what_all_runs_have_in_common(runs, monkeypatch):
+    without_plotly(monkeypatch)
+    html = build_page(runs.records, about={"source": {"commit": "abc123", "modified": False}, "set": "made"})
+    for key, text in (("source commit", "abc123"), ("source modified", "false"), ("set", "made")):
+        assert f'<tr><th scope="row">{key}</th><td class="wrap" colspan="2">{text}</td></tr>' in html
 
 
 def test_runs_without_truth_get_dashes_and_a_note(runs, monkeypatch):

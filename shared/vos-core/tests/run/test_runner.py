@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,9 +15,11 @@ from vos_core.baseline.copy import METHOD as COPY
 from vos_core.baseline.flow import METHOD as FLOW
 from vos_core.contract import MethodInfo
 from vos_core.errors import InterruptError, OutputError, UsageError, WeightsError
+from vos_core.io.frames import clip_fps
 from vos_core.run.record import read_run
 from vos_core.run.runner import choose_variant, choose_weights, run_method
 from vos_core.run.tta import Augmentation
+from vos_core.types import Clip
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -179,6 +182,21 @@ def test_soft_results_overlay_and_views(make_clip, tmp_path, processes):
     labels = np.asarray(Image.open(tmp_path / "out" / "a" / "00003.png"))
     assert (np.asarray([0, 5, 9])[probs.argmax(0)] == labels).mean() > 0.99
     assert (tmp_path / "out" / "a.webm").stat().st_size > 100
+
+
+def test_an_overlay_plays_as_fast_as_its_video(make_clip, tmp_path):
+    clip, video = make_clip(frames=8, size=(64, 64)), tmp_path / "clip [a].avi"
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    for frame in clip.frames:
+        writer.write(cv2.imread(str(frame)))
+    writer.release()
+    leftover = tmp_path / "out" / ".clip [a].killed.webm"
+    leftover.parent.mkdir()
+    leftover.write_bytes(b"")
+    filmed = Clip("clip [a]", video=video, annotations=clip.annotations)
+    run_method(COPY, [filmed, clip], output=tmp_path / "out", overlay="webm", device="cpu")
+    assert [clip_fps(Clip("o", video=tmp_path / "out" / f"{name}.webm")) for name in ("clip [a]", "clip")] == [10, 24]
+    assert not leftover.exists(), "what a killed run left is tidied away, whatever its name"
 
 
 def test_clips_with_more_objects_than_slots_run_in_groups(make_clip, tmp_path, narrow):

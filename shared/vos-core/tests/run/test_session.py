@@ -198,3 +198,27 @@ def test_a_segmenter_that_asks_learns_the_length_of_the_clip(make_clip, recorder
     views = augment(lambda: Planner(probabilities=True), Augmentation(flip=True))
     run_clip(views, clip)
     assert told[1:] == [(7, 0), (7, 0)], "every view"
+
+
+def test_the_length_of_a_video_is_counted_for_methods_that_plan_by_it(make_clip, recorder, monkeypatch):
+    from vos_core.io.frames import ImageFolder
+
+    clip, told = make_clip(frames=7), []
+
+    class Estimated(ImageFolder):
+        """As many frames as a container that is wrong says, until they are counted."""
+
+        names = property(lambda self: self._names if self.is_counted else [*self._names, "x", "y"])
+        is_counted = False
+
+        def counted(self):
+            self.is_counted = True
+            return len(self)
+
+    class Planner(recorder):
+        def adapt(self, frames, prompts):
+            told.append(len(frames))
+
+    monkeypatch.setattr("vos_core.run.session.open_clip", lambda clip, backend: Estimated(clip.frames))
+    run_clip(Planner(), clip)
+    assert told == [7]

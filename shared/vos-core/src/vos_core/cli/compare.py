@@ -10,7 +10,7 @@ import click
 
 from vos_core.cli.clips import select_clips
 from vos_core.cli.options import clip_options, device_options, json_option
-from vos_core.cli.printing import print_json, print_outcomes
+from vos_core.cli.printing import counted, print_json, print_outcomes
 from vos_core.config import parse_assignments
 from vos_core.errors import UsageError
 
@@ -76,7 +76,7 @@ def command(
         resume=resume,
         overwrite=overwrite,
         without_mask=selection.without_mask,
-        on_method=lambda name: click.echo(f"Running {name} over {len(chosen)} clips", err=True),
+        on_method=lambda name: click.echo(f"Running {name} over {counted(len(chosen), 'clip')}", err=True),
     )
     rows = comparison_rows(records)
     if as_json:

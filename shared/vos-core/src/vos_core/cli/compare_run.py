@@ -15,14 +15,14 @@ from vos_core.cli.options import split_names
 from vos_core.contract import MethodInfo, Precision, discover, get_method
 from vos_core.errors import InterruptError, UsageError, VosError
 from vos_core.io.atomic import write_json
-from vos_core.report.compare import comparison_record
+from vos_core.report.compare import RECORD_FILE, comparison_record
 from vos_core.report.page import write_page
 from vos_core.report.scoring import score_run
 from vos_core.run.pool import interruptible
 from vos_core.run.runner import WithoutMask, choose_variant, run_method, skipped_records
 from vos_core.types import Clip, ClipRecord, RunRecord
 
-RECORD_FILE, PAGE_FILE = "record.json", "page.html"
+PAGE_FILE = "page.html"
 MissingWeights = Literal["download", "random"]
 """What happens to a method whose default weights are not on this machine."""
 
@@ -102,7 +102,7 @@ def compare(
         title: heading of the page.
         missing_weights: `random` never downloads.
         device, precision, threads, seed, resume, overwrite, without_mask: as for `run_method`.
-        extra: further keys of the record.
+        extra: further keys of the record, shown on the page as well.
         on_method: called with the name of each method before it runs.
 
     Raises:
@@ -128,7 +128,7 @@ def compare(
         }
         records.append(score_run(_run_apart(spec, clips, settings), clips))
     write_json(output / RECORD_FILE, {**comparison_record(records, title=title), **(extra or {})})
-    write_page(records, output / PAGE_FILE, title=title, clips=clips)
+    write_page(records, output / PAGE_FILE, title=title, clips=clips, about=extra)
     return records
 
 

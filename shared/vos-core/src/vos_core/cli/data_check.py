@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vos_core.cli.options import json_option, processes_option
-from vos_core.cli.printing import print_json, problems_json
+from vos_core.cli.printing import counted, print_json, problems_json
 from vos_core.cli.progress import CountBar
 from vos_core.config import parse_assignments
 from vos_core.data.layout import LAYOUTS
@@ -56,6 +56,6 @@ def command(
     else:
         for problem in problems:
             click.echo(f"{problem.level}: {problem}")
-        click.echo(f"{layout} at {root}: {errors} faults, {len(problems) - errors} warnings and notes", err=True)
+        click.echo(f"{layout} at {root}: {counted(errors, 'fault')}, {counted(len(problems) - errors, 'remark')}", err=True)
     if errors:
         raise click.exceptions.Exit(1)

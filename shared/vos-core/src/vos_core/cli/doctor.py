@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -52,8 +53,9 @@ def examine() -> dict[str, dict[str, Any]]:
 
 
 def _memory() -> dict[str, str]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = f"{usable} of {os.cpu_count()} usable"
+    from vos_core.run.record import usable_cores
+
+    cores = f"{usable_cores()} of {os.cpu_count()} usable"
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):  # not known on this system
@@ -126,7 +128,7 @@ def _ops() -> dict[str, str]:
     """Run every op once on every backend, on the GPU where there is one."""
     import torch
 
-    from vos_core.ops import affinity, components, morphology, window
+    from vos_core.ops import affinity, components, conv3x3, morphology, window
     from vos_core.ops.backend import OPS, use_backends
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -134,16 +136,20 @@ def _ops() -> dict[str, str]:
     square[..., 4:9, 4:9] = 1
     features = torch.rand(1, 16, 64, device=device)
     image = torch.rand(1, 16, 8, 8, device=device)
+    channels = conv3x3.LEAST_CHANNELS  # fewer, or a smaller image, would not reach the fast algorithm
+    kernel, side = torch.rand(channels, channels, 3, 3), math.isqrt(conv3x3.LEAST_ELEMENTS // channels) + 1
+    large = torch.rand(1, channels, side, side)
     tries: dict[str, Callable[[], object]] = {
         "components": lambda: components.connected_components(square > 0),
         "morphology": lambda: morphology.dilate_disk(square > 0, 2),
         "topk_readout": lambda: affinity.topk_readout(features, features, features[None], 4),
         "local_attention": lambda: window.local_attention(image, image, image, heads=1, max_dis=2),
+        "conv3x3": lambda: conv3x3.conv3x3(large, kernel),
     }
     found: dict[str, str] = {}
     for op, backends in OPS.items():
         for backend in backends:
-            where = "cpu" if backend == "opencv" else device
+            where = "cpu" if backend == "opencv" or op == "conv3x3" else device
             if backend == "opencv":
                 square, features, image = square.cpu(), features.cpu(), image.cpu()
             else:

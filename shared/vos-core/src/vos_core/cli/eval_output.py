@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from vos_core.cli.printing import print_json
+from vos_core.cli.printing import counted, print_json
 from vos_core.cli.progress import CountBar
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def text_table(evaluation: Evaluation) -> str:
     columns = list(evaluation.object_scores[0]) if evaluation.object_scores else []
     names = [f"{item.video} {item.object_id}" for item, _ in evaluation.rows()]
     width = max([len("object"), *map(len, names)])
-    lines = [f"{evaluation.protocol}, percent, mean over {len(names)} objects of {len(evaluation.videos)} videos"]
+    lines = [
+        f"{evaluation.protocol}, percent, mean over {counted(len(names), 'object')} of {counted(len(evaluation.videos), 'video')}"
+    ]
     lines += [f"  {key:<18}{_percent(value)}" for key, value in evaluation.scores.items()]
     if names:
         lines += ["", " ".join([f"{'object':<{width}}", *(f"{column:>12}" for column in columns)])]

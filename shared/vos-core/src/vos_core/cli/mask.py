@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
+
+from vos_core.cli.printing import counted, print_json
 
 _FORMS = ("png", "objects", "sav", "rle", "list", "npz", "packed")
 
@@ -61,6 +62,7 @@ def convert(
     height, width = masks.size
     if as_json:
         report = {"target": str(target), "form": chosen, "frames": len(masks.frames), "ids": list(ids)}
-        click.echo(json.dumps({**report, "height": height, "width": width}))
+        print_json({**report, "height": height, "width": width})
     else:
-        click.echo(f"{target}: {len(masks.frames)} frames of {width}x{height}, {len(ids)} objects, form {chosen}")
+        what = f"{counted(len(masks.frames), 'frame')} of {width}x{height}, {counted(len(ids), 'object')}"
+        click.echo(f"{target}: {what}, form {chosen}")

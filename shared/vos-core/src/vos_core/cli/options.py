@@ -94,7 +94,7 @@ def ops_option(function: F) -> F:
 def method_options(function: F) -> F:
     """Add `--variant`, `--weights`, `--config` and `--set`."""
     return _stack(
-        click.option("--variant", metavar="NAME", help="Released form of the method [default: its first]."),
+        click.option("--variant", metavar="NAME", help="Form of the method; see: vos methods NAME [default: its first]."),
         click.option(
             "--weights",
             default="auto",
@@ -103,7 +103,9 @@ def method_options(function: F) -> F:
             help="Checkpoint: a registered name, a file, or random for untrained weights.",
         ),
         click.option("--config", "config_file", type=click.Path(path_type=Path), help="YAML file with the method's options."),
-        click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set one method option; repeatable."),
+        click.option(
+            "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set an option; repeatable; see: vos methods NAME."
+        ),
     )(function)
 
 

@@ -18,6 +18,15 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural unless it is one.
+
+    >>> counted(1, "clip"), counted(2, "clip")
+    ('1 clip', '2 clips')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def problems_json(problems: Iterable[Problem]) -> list[dict[str, str]]:
     """Return the problems of a data set as JSON values."""
     return [{"path": str(p.path), "found": p.found, "fix": p.fix, "level": p.level} for p in problems]

@@ -114,32 +114,37 @@ def single_video(video_or_folder: str | Path, mask_path: str | Path | None = Non
 
 
 def is_binary_mask(path: Path) -> bool:
-    """Return whether `path` is a grey PNG of the values 0 and 255 alone, 255 being there.
+    """Return whether `path` is a PNG of the grey values 0 and 255 alone, 255 being there; saved as RGB or with alpha, too.
 
     Raises:
         MaskError: the file cannot be read.
     """
-    from vos_core.io.png import GREY, png_header, read_indices
-
-    if path.suffix.lower() != ".png" or png_header(path).colour != GREY:
-        return False
-    values = np.flatnonzero(np.bincount(read_indices(path).ravel(), minlength=256))
-    return bool(set(values.tolist()) <= {0, 255} and 255 in values)
+    return _grey_values(path) in ({0, 255}, {255})
 
 
 def with_mask_kind(clip: Clip) -> Clip:
     """Return the clip with `mask_kind` `binary` if its first mask that is not empty is grey 0/255, as in DAVIS 2016."""
-    from vos_core.io.png import GREY, png_header, read_indices
-
     for _, path in sorted(clip.annotations.items()):
         try:
             if is_binary_mask(path):
                 return replace(clip, mask_kind="binary", void=None)
-            if path.suffix.lower() != ".png" or png_header(path).colour != GREY or read_indices(path).any():
+            if _grey_values(path) != {0}:
                 return clip
         except MaskError:
             return clip  # whoever reads it says what is wrong
     return clip
+
+
+def _grey_values(path: Path) -> set[int] | None:
+    """Return the values of a grey PNG, or None for palette indices, palette colours and other files."""
+    from vos_core.io.palette import DAVIS_PALETTE
+    from vos_core.io.picture import labels_by_colour
+    from vos_core.io.png import GREY, INDEXED, png_header, read_indices
+
+    if path.suffix.lower() != ".png" or (colour := png_header(path).colour) == INDEXED:
+        return None
+    values, grey = (read_indices(path), True) if colour == GREY else labels_by_colour(path, DAVIS_PALETTE, grey_allowed=True)
+    return set(np.flatnonzero(np.bincount(values.ravel())).tolist()) if grey else None
 
 
 def _listed(places: list[tuple[str, Path, Path]], findings: Findings) -> list[Clip]:

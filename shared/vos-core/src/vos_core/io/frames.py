@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,7 @@ __all__ = [
     "ImageFolder",
     "VideoBackend",
     "VideoFile",
+    "clip_fps",
     "image_size",
     "list_images",
     "natural_key",
@@ -46,7 +48,7 @@ __all__ = [
 
 VideoBackend = Literal["opencv", "pyav"]
 EARLY_END = 0.98
-"""Containers estimate their length; a video that ends before this share of it is taken for damaged."""
+"""Containers estimate their length; a video that ends before this share of its frames and of its time is taken for damaged."""
 
 
 class EndOfFrames(Exception):  # noqa: N818 - not an error: the stream is over
@@ -80,6 +82,10 @@ class FrameSource(ABC):
             FrameError: it cannot be read.
             EndOfFrames: the stream ended before it.
         """
+
+    def counted(self) -> int:
+        """Return the number of frames for certain; `len` is then that number."""
+        return len(self)
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
@@ -191,7 +197,7 @@ class VideoFile(FrameSource):
         with self._lock:
             rgb = self._decoder.read(index)
         if rgb is None:
-            if index == 0 or index < int(self._decoder.count * EARLY_END) - 1:
+            if index == 0 or not self._is_over(index):
                 raise FrameError(
                     f"video {self.path} ends or is damaged at frame {index} of {self._decoder.count}",
                     fix="Repair it (ffmpeg -i in -c copy out) or cut it before that frame",
@@ -200,6 +206,28 @@ class VideoFile(FrameSource):
             raise EndOfFrames(f"{self.path} has {index} frames")
         self._decoder.count = max(self._decoder.count, index + 1)  # containers may also say too few
         return Frame(index, f"{index:05d}", rgb)
+
+    def counted(self) -> int:
+        """Return the number of frames, counted by decoding all of them.
+
+        Raises:
+            FrameError: the video is damaged.
+        """
+        for _ in self:
+            pass
+        return len(self)
+
+    def _is_over(self, index: int) -> bool:
+        """Say whether a stream that has no frame `index` has ended, and not broken off.
+
+        Frames of variable rate are fewer than the container estimates from its running time, so time counts as well, the last
+        frame being shown for as long as the others on average.
+        """
+        decoder = self._decoder
+        if index >= int(decoder.count * EARLY_END) - 1:
+            return True
+        ends_at = decoder.shown_at * index / max(1, index - 1)
+        return decoder.seconds > 0 and ends_at >= EARLY_END * decoder.seconds
 
     def close(self) -> None:
         """Close the file."""
@@ -253,6 +281,18 @@ def open_frames(path: Path, *, backend: ImageBackend = "pillow", video_backend: 
 def open_clip(clip: Clip, *, backend: ImageBackend = "pillow", video_backend: VideoBackend = "opencv") -> FrameSource:
     """Return the frames of a clip."""
     return VideoFile(clip.video, backend=video_backend) if clip.video is not None else ImageFolder(clip.frames, backend=backend)
+
+
+def clip_fps(clip: Clip, *, default: float = 24.0) -> float:
+    """Return the frames per second of a clip's video file, `default` for image files and where the container says nothing sound.
+
+    Raises:
+        FrameError: the video cannot be read.
+    """
+    if clip.video is None:
+        return default
+    with closing(VideoFile(clip.video)) as source:
+        return source.fps if 1 <= source.fps <= 240 else default
 
 
 def prefetch(source: FrameSource, *, start: int = 0, depth: int = 4, threads: int = 2) -> Generator[Frame, None, None]:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vos_core.errors import FrameError
 from vos_core.types import RgbImage
@@ -63,7 +63,7 @@ def image_size(path: Path) -> tuple[int, int]:
     except FileNotFoundError as error:
         raise FrameError(f"frame {path} does not exist", fix="Check the path") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, _reason(error, empty=path.stat().st_size == 0)) from error
 
 
 def to_rgb(bgr: Any) -> RgbImage:
@@ -80,7 +80,7 @@ def _decode_pillow(data: bytes, path: Path) -> RgbImage:
                 return np.repeat(grey[..., None], 3, axis=2)
             return np.array(image.convert("RGB") if image.mode != "RGB" else image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(path, _reason(error, empty=not data)) from error
 
 
 def _decode_opencv(data: bytes, path: Path) -> RgbImage:
@@ -90,7 +90,7 @@ def _decode_opencv(data: bytes, path: Path) -> RgbImage:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     if bgr is None:
-        raise _damaged(path, "it cannot be decoded")
+        raise _damaged(path, "it cannot be decoded" if data else "it is empty")
     return to_rgb(bgr)
 
 
@@ -103,6 +103,12 @@ def _jpeg_is_whole(data: bytes) -> bool:
             return data.find(b"\xff\xd9", at) >= 0
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return False
+
+
+def _reason(error: Exception, *, empty: bool) -> str:
+    if empty:
+        return "it is empty"
+    return "its content is no known kind of image" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 def _damaged(path: Path, why: str) -> FrameError:

@@ -219,7 +219,8 @@ def _one_thread() -> None:
 
 def _options(protocol: ScoringProtocol) -> dict[str, Any]:
     # Fields that do not take part in comparisons (start times) are no options.
-    values = {item.name: getattr(protocol, item.name) for item in dataclasses.fields(protocol) if item.compare}  # type: ignore[arg-type]
+    known = dataclasses.fields(protocol)  # type: ignore[arg-type] # all of ours are dataclasses
+    values = {item.name: getattr(protocol, item.name) for item in known if item.compare}
     return {key: sorted(value) if isinstance(value, frozenset) else value for key, value in values.items()}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vos_core.extras import require
-from vos_core.report.compare import comparison_rows, labels
+from vos_core.report.compare import comparison_rows, labels, percent
 from vos_core.report.scores import frame_means
 from vos_core.types import RunRecord
 
@@ -48,23 +48,22 @@ def quality_charts(records: Sequence[RunRecord]) -> list[Chart]:
         if not values:
             continue
         lines = [(index, label, curve) for index, (label, curve) in enumerate(zip(labels(records), curves, strict=True)) if curve]
-        means = ", ".join(f"{label} {sum(curve.values()) / len(curve):.2f}" for _, label, curve in lines)
-        chart = Chart(f"J&F per frame: {name}", f"Mean over frames: {means}.", figure_json(_quality_figure(lines)))
+        means = ", ".join(f"{label} {percent(sum(curve.values()) / len(curve))}" for _, label, curve in lines)
+        chart = Chart(f"J&F per frame: {name}", f"Mean over frames, in percent: {means}.", figure_json(_quality_figure(lines)))
         found.append((sum(values) / len(values), chart))
     return [chart for _, chart in sorted(found, key=lambda item: item[0])]
 
 
 def _quality_figure(lines: Sequence[tuple[int, str, dict[str, float]]]) -> Any:
-    figure = plain_figure("J&F", x_title="frame")
-    figure.update_yaxes(range=[-0.02, 1.02])
+    figure = plain_figure("J&F, %", x_title="frame")
+    figure.update_yaxes(range=[-2, 102])
     # A category axis would otherwise take its order from the first run, which may lack frames.
     names = sorted({name for _, _, curve in lines for name in curve})
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=names, nticks=12)
     for index, label, curve in lines:
         style = {"color": _colour(index), "dash": _DASHES[index // len(COLOURS) % len(_DASHES)], "width": 2}
-        figure.add_scatter(
-            x=list(curve), y=list(curve.values()), name=label, mode="lines+markers", line=style, marker={"size": 4}
-        )
+        values = [100 * value for value in curve.values()]
+        figure.add_scatter(x=list(curve), y=values, name=label, mode="lines+markers", line=style, marker={"size": 4})
     return figure
 
 
@@ -93,14 +92,14 @@ def cost_charts(records: Sequence[RunRecord]) -> list[Chart]:
         ),
         _time_over_frames(records),
     ]
-    scored = [(i, row) for i, row in timed if row.jf is not None]
+    scored = [(i, row, row.jf) for i, row in timed if row.jf is not None]
     if scored:
-        trade = plain_figure("J&F", x_title="seconds per frame (log)")
+        trade = plain_figure("J&F, %", x_title="seconds per frame (log)")
         trade.update_xaxes(type="log", dtick=1)
-        for i, row in scored:
+        for i, row, quality in scored:
             trade.add_scatter(
                 x=[row.seconds_per_frame],
-                y=[row.jf],
+                y=[100 * quality],
                 mode="markers",
                 name=row.label if row.trained else f"{row.label} (untrained)",
                 marker={"color": _colour(i), "size": 12, "symbol": "circle" if row.trained else "circle-open"},

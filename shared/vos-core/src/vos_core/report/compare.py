@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from vos_core.errors import UsageError
+from vos_core.errors import OutputError, UsageError
 from vos_core.report.columns import aligned
 from vos_core.report.scores import clip_score, known, mean_of_known
+from vos_core.run.record import read_run_data, run_from_json
 from vos_core.types import RunRecord
 
-RECORD_FORMAT = 1
+RECORD_FORMAT, RECORD_FILE = 1, "record.json"
 _MIB = 2**20
 
 
@@ -93,7 +96,7 @@ def same_clips(records: Sequence[RunRecord]) -> bool:
 
 def text_table(rows: Sequence[Row]) -> str:
     """Return the table as aligned plain text; scores in percent, `-` where there is no value."""
-    head = ("method", "weights", "J&F", "J", "F", "s/frame", "fps", "peak MiB", "state MiB", "clips", "failed")
+    head = ("method", "weights", "J&F %", "J %", "F %", "s/frame", "fps", "peak MiB", "state MiB", "clips", "failed")
     body = [
         (
             row.label,
@@ -126,6 +129,35 @@ def comparison_record(records: Sequence[RunRecord], *, title: str) -> dict[str, 
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a `record.json` holds: its runs, its heading, and what it says about their making (suite, machine, source)."""
+
+    records: tuple[RunRecord, ...]
+    title: str
+    about: Mapping[str, Any]
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Return the comparison in a `record.json`; the masks of each run are looked for beside it.
+
+    Raises:
+        OutputError: the file is absent, torn or holds something else.
+    """
+    data = read_run_data(path)
+    if not isinstance(data.get("runs"), list) or not all(isinstance(item, Mapping) for item in data["runs"]):
+        raise OutputError(f"{path} holds no comparison", expected=f"a {RECORD_FILE} of vos compare")
+    records = (run_from_json(item, path) for item in data["runs"])
+    about = {name: value for name, value in data.items() if name not in ("format", "title", "table", "same_clips", "runs")}
+    placed = tuple(replace(record, output=str(_run_folder(path.parent, record))) for record in records)
+    return Comparison(placed, str(data.get("title", "")), about)
+
+
+def _run_folder(place: Path, record: RunRecord) -> Path:
+    named = place / f"{record.method}-{record.variant}"  # where the variant was asked for
+    return named if record.variant and named.is_dir() else place / record.method
+
+
 def percent(value: float | None) -> str:
     """Return a 0-1 score as percent with one decimal, `-` for None."""
     return number(None if value is None else 100 * value, 1)
@@ -137,8 +169,14 @@ def number(value: float | None, decimals: int) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Return seconds with four decimals, or two digits where that would hide a small value; `-` for None."""
-    return "-" if value is None else f"{value:.4f}" if value == 0 or value >= 0.01 else f"{value:.2g}"
+    """Return seconds with four decimals, or as many as show two digits of a small value; `-` for None.
+
+    >>> seconds(5.5514), seconds(0.000045)
+    ('5.5514', '0.000045')
+    """
+    if not value:
+        return number(value, 4)
+    return number(value, max(4, 1 - math.floor(math.log10(value))))
 
 
 def mebibytes(value: int | None) -> str:

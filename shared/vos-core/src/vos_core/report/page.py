@@ -18,6 +18,7 @@ from vos_core.report.samples import sample_grids
 from vos_core.report.templates import page_frame, templates
 from vos_core.types import Clip, RunRecord
 
+TITLE = "Video object segmentation runs"
 _MAX_QUALITY_CHARTS = 24
 
 
@@ -31,17 +32,23 @@ class _Charts:
 
 
 def write_page(
-    records: Sequence[RunRecord], path: Path, *, title: str = "Video object segmentation runs", clips: Sequence[Clip] = ()
+    records: Sequence[RunRecord],
+    path: Path,
+    *,
+    title: str = TITLE,
+    clips: Sequence[Clip] = (),
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page of `records` to `path` atomically; see `build_page`."""
-    write_text(path, build_page(records, title=title, clips=clips))
+    write_text(path, build_page(records, title=title, clips=clips, about=about))
 
 
 def build_page(
     records: Sequence[RunRecord],
     *,
-    title: str = "Video object segmentation runs",
+    title: str = TITLE,
     clips: Sequence[Clip] = (),
+    about: Mapping[str, Any] | None = None,
     created: datetime | None = None,
 ) -> str:
     """Return one self-contained HTML page: tables, charts, pictures, failures and environment of the runs.
@@ -50,6 +57,7 @@ def build_page(
         records: runs to show, one column or row each.
         title: heading of the page.
         clips: where frames and truth lie; without them the page has no pictures and no search for swapped objects.
+        about: what else to say of all runs, such as the suite and the commit; shown with the environment.
         created: time to print; now if None.
 
     Raises:
@@ -72,7 +80,7 @@ def build_page(
         grids=sample_grids(records, clips) if clips else [],
         failures=_failures(records, clips),
         scored=any(row.jf is not None for row in rows),
-        environment=_environment(records),
+        environment=[*_environment(records), *((key, [text]) for key, text in _flat("", about or {}).items())],
     )
 
 

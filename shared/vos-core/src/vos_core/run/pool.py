@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal, Protocol
 
@@ -99,10 +100,18 @@ def run_here(worker: ClipWorker, clips: Sequence[Clip], *, begin: OnBegin, outco
     for clip in clips:
         begin(clip)
         progress(Progress(clip.name, "began"))
-        with work_shown(lambda what, done, total, name=clip.name: progress(Progress(name, "work", done, total, what=what))):  # type: ignore[misc]
-            found = worker.run(clip, lambda done, total, name=clip.name: progress(Progress(name, "frame", done, total)))  # type: ignore[misc]
+        with work_shown(partial(_tell_work, progress, clip.name)):
+            found = worker.run(clip, partial(_tell, progress, clip.name))
         outcome(clip, found)
         progress(Progress(clip.name, "ended", record=found.record))
+
+
+def _tell(progress: OnProgress, name: str, done: int, total: int) -> None:
+    progress(Progress(name, "frame", done, total))
+
+
+def _tell_work(progress: OnProgress, name: str, what: str, done: int, total: int) -> None:
+    progress(Progress(name, "work", done, total, what=what))
 
 
 def run_processes(

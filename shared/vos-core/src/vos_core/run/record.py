@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -31,7 +32,15 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         OutputError: the file is absent, torn or holds something else.
     """
-    data = read_run_data(path)
+    return run_from_json(read_run_data(path), path)
+
+
+def run_from_json(data: Mapping[str, Any], path: Path) -> RunRecord:
+    """Return the run record that `asdict` and JSON made `data` from; `path` is the file it is from.
+
+    Raises:
+        OutputError: it is something else.
+    """
     try:
         known = {field.name for field in fields(RunRecord)} & data.keys()
         values = {name: data[name] for name in known}
@@ -67,8 +76,11 @@ def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
     return ClipRecord(**values)
 
 
-def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu") -> dict[str, Any]:
-    """Return versions and machine for a run record: nothing that names a user, a path or a repository."""
+def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu", threads: int | None = None) -> dict[str, Any]:
+    """Return versions and machine for a run record: nothing that names a user, a path or a repository.
+
+    `threads` are those that were asked for, None if the libraries choose.
+    """
     versions = {name: _version(name) for name in _PACKAGES}
     for point in entry_points(group=ENTRY_POINT_GROUP):
         package = point.module.partition(".")[0]
@@ -78,6 +90,8 @@ def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": cpu_name(),
+        "cores": usable_cores(),
+        "threads": threads or "chosen by the libraries",
         "device": device,
         "memory_measured": "allocated on the device" if device.startswith("cuda") else "resident in the process",
         "versions": {name: value for name, value in versions.items() if value is not None},
@@ -100,6 +114,11 @@ def cpu_name() -> str:
         except OSError:
             pass
     return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _version(distribution: str) -> str | None:

@@ -130,7 +130,8 @@ def run_method(
         "soft": soft is not None,
         **({"object_masks": True} if object_masks else {}),
     }
-    run = _Run(shown, output, clips, describe_environment(method, device=request.device), overwrite, rank if world > 1 else None)
+    environment = describe_environment(method, device=request.device, threads=threads)
+    run = _Run(shown, output, clips, environment, overwrite, rank if world > 1 else None)
     run.records.update(skipped)
     usable = [clip for clip in clips if clip.name not in skipped]
     todo = run.begin(rank_share(usable, rank, world) if world > 1 else usable, resume=resume)

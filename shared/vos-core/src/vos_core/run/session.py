@@ -61,6 +61,8 @@ def run_clip(
         with _clip_warnings(said), closing(open_clip(clip, backend=image_backend)) as source:
             prompts = ClipPrompts(clip, source.names)
             first, given = prompts.first(source)
+            if isinstance(segmenter, LengthAware | AdaptiveSegmenter):
+                source.counted()  # they plan by the length, which many video files only estimate
             if isinstance(segmenter, LengthAware):
                 segmenter.expect(len(source))
             adapt_seconds = 0.0

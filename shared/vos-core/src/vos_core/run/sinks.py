@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import threading
 from collections import deque
@@ -69,7 +70,21 @@ class WriteBehind:
         self._waiting.clear()
 
 
-class MaskSink:
+class _QueuedSink:
+    """A sink whose files are written on threads: what `write` queued is on disk when `close` returns."""
+
+    _behind: WriteBehind
+
+    def close(self) -> None:
+        """Wait until all files are on disk."""
+        self._behind.close()
+
+    def abort(self) -> None:
+        """Stop; files already begun are finished."""
+        self._behind.abort()
+
+
+class MaskSink(_QueuedSink):
     """Writes `<folder>/<frame name>.png` with original ids, atomically.
 
     Args:
@@ -103,16 +118,8 @@ class MaskSink:
     def _save(self, path: Path, labels: LabelMap) -> None:
         write_mask(path, labels, palette=self.palette, binary=self.clip.binary_output)
 
-    def close(self) -> None:
-        """Wait until all masks are on disk."""
-        self._behind.close()
 
-    def abort(self) -> None:
-        """Stop; masks already begun are finished."""
-        self._behind.abort()
-
-
-class ObjectMaskSink:
+class ObjectMaskSink(_QueuedSink):
     """Writes `<folder>/<object id>/<frame name>.png` with 0 and 1 in the palette, one file per object, atomically.
 
     Every object gets a file for every frame, empty ones before it enters. Objects are numbered as the folders of the clip's own
@@ -163,16 +170,8 @@ class ObjectMaskSink:
         path = self.folder / f"{object_id - self._shift:03d}" / f"{name}.png"
         self._behind.submit(lambda: write_mask(path, mask, palette=self.palette))
 
-    def close(self) -> None:
-        """Wait until all masks are on disk."""
-        self._behind.close()
 
-    def abort(self) -> None:
-        """Stop; masks already begun are finished."""
-        self._behind.abort()
-
-
-class SoftSink:
+class SoftSink(_QueuedSink):
     """Writes `<folder>/<frame name>.npz` to merge runs: `probs` uint8 `(N + 1, H, W)`, 0-255, background first, and `ids` `(N,)`.
 
     Args:
@@ -200,14 +199,6 @@ class SoftSink:
         path, ids = self.folder / f"{frame.name}.npz", result.ids
         self._behind.submit(lambda: write_soft(path, probs, ids))
 
-    def close(self) -> None:
-        """Wait until all files are on disk."""
-        self._behind.close()
-
-    def abort(self) -> None:
-        """Stop; files already begun are finished."""
-        self._behind.abort()
-
 
 class OverlaySink:
     """Writes one video with the objects painted over the frames; encoded on a thread of its own.
@@ -219,7 +210,7 @@ class OverlaySink:
 
     def __init__(self, path: Path, *, fps: float = 24.0) -> None:
         self.path, self.fps = path, fps
-        for leftover in path.parent.glob(f".{path.stem}.*{path.suffix}"):  # temporary files of a killed run
+        for leftover in path.parent.glob(f".{glob.escape(path.stem)}.*{path.suffix}"):  # temporary files of a killed run
             leftover.unlink()
         self._writer: OverlayWriter | None = None
         self._behind = WriteBehind(threads=1, depth=4)  # one thread: frames must stay in order

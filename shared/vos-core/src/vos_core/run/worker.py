@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vos_core.contract import AdaptiveSegmenter, BuildRequest, MethodInfo, Segmenter
 from vos_core.errors import VosError
-from vos_core.io.frames import open_clip
+from vos_core.io.frames import clip_fps, open_clip
 from vos_core.io.palette import AOT_PALETTE
 from vos_core.io.png import palette_of
 from vos_core.run.device import apply_numerics, apply_threads, seed_everything
@@ -137,7 +137,7 @@ class Worker:
         if self.job.soft is not None:
             sinks.append(SoftSink(self.job.soft / clip.name, clip))
         if self.job.overlay is not None:
-            sinks.append(OverlaySink(self.job.output / f"{clip.name}.{self.job.overlay}"))
+            sinks.append(OverlaySink(self.job.output / f"{clip.name}.{self.job.overlay}", fps=clip_fps(clip)))
         return sinks
 
 

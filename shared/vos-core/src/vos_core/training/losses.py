@@ -64,17 +64,3 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     """Return `1 - (2 * sum(p * t) + 1) / (sum(p) + sum(t) + 1)` of binary masks, over all but the first dimension: `(B,)`."""
     probability, truth = logits.sigmoid().flatten(1), target.to(logits.dtype).flatten(1)
     return 1 - (2 * (probability * truth).sum(1) + 1) / (probability.sum(1) + truth.sum(1) + 1)
-
-
-def sigmoid_focal(logits: Tensor, target: Tensor, *, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Return the focal loss of binary masks, averaged over all but the first dimension: `(B,)`.
-
-    A negative `alpha` weights both classes alike.
-    """
-    truth = target.to(logits.dtype)
-    cost = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    probability = logits.sigmoid()
-    cost = cost * (1 - (probability * truth + (1 - probability) * (1 - truth))) ** gamma
-    if alpha >= 0:
-        cost = cost * (alpha * truth + (1 - alpha) * (1 - truth))
-    return cost.flatten(1).mean(1)
