@@ -46,7 +46,9 @@ class PredictorConfig(Config):
 
     image_size: int = Field(default=1024, ge=32, description="side in pixels that frames are squashed to; a multiple of 32")
     sigmoid_scale_for_mem_enc: float = Field(default=20.0, description="mask going into memory = sigmoid * scale + bias")
-    sigmoid_bias_for_mem_enc: float = Field(default=-10.0, description="see sigmoid_scale_for_mem_enc; MSS is 7.5 and -4")
+    sigmoid_bias_for_mem_enc: float = Field(
+        default=-10.0, description="see sigmoid_scale_for_mem_enc; b+_rcms and l_rcms (MSS): 7.5 and -4"
+    )
     num_prev_frames_to_promote: int = Field(
         default=4, ge=0, description="frames kept for good when an object first disappears (RCMS); 0 switches RCMS off"
     )
