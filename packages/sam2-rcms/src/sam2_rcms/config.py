@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -98,7 +99,8 @@ class PredictorConfig(Config):
     @field_validator("num_prev_frames_to_promote", mode="before")
     @classmethod
     def _whole(cls, value: object) -> object:
-        return int(value) if isinstance(value, float) else value  # the original's flag is a float
+        # The original's flag is a float; one that is not finite is left to be refused.
+        return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
     @field_validator("max_cond_frames_in_attn")
     @classmethod
