@@ -44,6 +44,11 @@ def test_stride_keeps_the_previous_frame():
     assert spatial(reading) == [(6, 0), (2, 3), (1, 6), (0, 9)]
 
 
+def test_fewer_memories_keep_the_code_of_prompted_frames():
+    reading = plan_reading(20, store(0), store(*range(1, 20)), ReadRules(spatial=3, frames=100))
+    assert spatial(reading) == [(6, 0), (1, 18), (0, 19)]
+
+
 def test_promoted_frames_leave_a_hole_and_unselected_cond_frames_fill_the_window():
     reading = plan_reading(8, store(0, 6), store(*[f for f in range(1, 8) if f != 6]), ReadRules(frames=100))
     assert spatial(reading) == [(6, 0), (6, 6), (5, 2), (4, 3), (3, 4), (2, 5), (0, 7)]
@@ -90,6 +95,9 @@ def test_a_bounded_memory_reads_the_same(stride, maskmem, prompts, gone, qualiti
                 score = -1.0 if frame == gone else 1.0
                 memory.promote(memory.rcms.note(frame, score=score, quality=qualities[frame]))
         window.shrink(frame, rules)
+        again = plan_reading(frame, window.cond, window.tracked, rules)  # for a correction
+        assert spatial(again) == spatial(plan_reading(frame, whole.cond, whole.tracked, rules))
+        assert all(item.memory is not None for _, _, item in again.spatial)
         assert list(whole.cond) == list(window.cond)
         largest = max(largest, len(window.tracked))
     assert largest <= max(16, (maskmem - 1) * stride + 1) + 3

@@ -13,6 +13,7 @@ import torch
 from sam2_cases import clip_labels, seeded_state, squashed
 
 from sam2_rcms.config import PredictorConfig
+from sam2_rcms.memory import Clicks
 from sam2_rcms.model import SAM2
 from sam2_rcms.predictor import VideoPredictor
 from vos_core.testing import needs_shared
@@ -111,6 +112,16 @@ def pair():
     return ours, theirs, transformers
 
 
+def processor_of(transformers):
+    """A processor that leaves frames of the network's size as they are."""
+    size = {"height": SIDE, "width": SIDE}
+    return transformers.Sam2VideoProcessor(
+        image_processor=transformers.Sam2ImageProcessor(size=size, mask_size=size),
+        video_processor=transformers.Sam2VideoVideoProcessor(size=size),
+        target_size=SIDE,
+    )
+
+
 def test_image_features_and_propagated_masks(pair):
     ours, theirs, transformers = pair
     frames = np.stack([squashed("car-shadow", index, SIDE) for index in range(0, 12, 2)])
@@ -118,13 +129,7 @@ def test_image_features_and_propagated_masks(pair):
     rows = np.linspace(0, labels.shape[0] - 1, SIDE).round().astype(int)
     columns = np.linspace(0, labels.shape[1] - 1, SIDE).round().astype(int)
     mask = labels[rows][:, columns]
-    processor = transformers.Sam2VideoProcessor(
-        image_processor=transformers.Sam2ImageProcessor(
-            size={"height": SIDE, "width": SIDE}, mask_size={"height": SIDE, "width": SIDE}
-        ),
-        video_processor=transformers.Sam2VideoVideoProcessor(size={"height": SIDE, "width": SIDE}),
-        target_size=SIDE,
-    )
+    processor = processor_of(transformers)
     with torch.inference_mode():
         session = processor.init_video_session(video=list(frames), inference_device="cpu", dtype=torch.float32)
         processor.add_inputs_to_inference_session(inference_session=session, frame_idx=0, obj_ids=1, input_masks=mask)
@@ -152,3 +157,45 @@ def test_image_features_and_propagated_masks(pair):
         )
         assert ((low.squeeze() > 0) == (other.squeeze() > 0)).float().mean() > 0.998
     assert any((low > 0).any() and (low <= 0).any() for low in lows)
+
+
+def test_two_clicked_objects_tracked_both_ways_and_one_corrected(pair):
+    ours, theirs, transformers = pair
+    frames = np.stack([squashed("car-shadow", index, SIDE) for index in range(0, 12, 2)])
+    # There masks of clicked frames always go into memory as 0 and 1.
+    config = PredictorConfig(image_size=SIDE, num_prev_frames_to_promote=0, binarize_mask_from_pts_for_mem_enc=True)
+    predictor, processor = VideoPredictor(ours, config), processor_of(transformers)
+    state = predictor.init_state(frames)
+    clicks = {1: [[120.0, 130.0], [200.0, 40.0]], 2: [[60.0, 200.0], [10.0, 10.0]]}
+
+    def compare(records, theirs_NHW, mean):
+        low = torch.cat([record.low for record in records])
+        their = theirs_NHW.float().reshape(low.shape)
+        assert (low - their).abs().mean() < mean, float((low - their).abs().mean())
+        assert ((low > 0) == (their > 0)).float().mean() > 0.998
+        assert (low > 0).any()
+        assert (low <= 0).any()
+
+    with torch.inference_mode():
+        session = processor.init_video_session(video=list(frames), inference_device="cpu", dtype=torch.float32)
+        processor.add_inputs_to_inference_session(
+            session, 1, [1, 2], input_points=[list(clicks.values())], input_labels=[[[1, 0], [1, 0]]]
+        )
+        prompted = theirs(inference_session=session, frame_idx=1).pred_masks
+        for object_id, points in clicks.items():
+            predictor.add_new_points_or_box(state, 1, object_id, points, [1, 0])
+        compare([memory.new_cond[1] for memory in state.objects.values()], prompted, 1e-4)
+        for reverse in (False, True):
+            masks = theirs.propagate_in_video_iterator(session, start_frame_idx=1, reverse=reverse)
+            their = {out.frame_idx: out.pred_masks for out in masks}
+            found = [index for index, _, _ in predictor.propagate_in_video(state, 1, reverse=reverse)]
+            assert sorted(found) == sorted(their)
+            for index in found:
+                compare([memory.latest(index, cond=True) for memory in state.objects.values()], their[index], 0.01)
+        processor.add_inputs_to_inference_session(session, 4, [1], input_points=[[[[150.0, 140.0]]]], input_labels=[[[1]]])
+        corrected = theirs(inference_session=session, frame_idx=4).pred_masks[:1]
+    # There what was tracked on the frame is no prompt of the correction, as it is here and in the original.
+    memory = state.objects[1]
+    click = Clicks(np.array([[150, 140]], np.float32), np.array([1]))
+    again = predictor.engine.take_clicks(state.image(4), click, before=None, memory=memory, frame=4, rules=state.rules)
+    compare([again], corrected, 0.01)

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from vos_core.config import Config, build_config, parse_assignments, read_yaml
+from vos_core.config import Config, build_config, option_help, parse_assignments, read_yaml
 from vos_core.errors import ConfigError
 
 
@@ -81,3 +81,25 @@ def test_yaml_files_are_mappings(tmp_path: Path) -> None:
             read_yaml(path)
     with pytest.raises(ConfigError, match=r"absent\.yaml"):
         read_yaml(tmp_path / "absent.yaml")
+
+
+def test_help_of_options_names_their_defaults() -> None:
+    class Base(Config):
+        size: tuple[int, ...] = Field(default=(480, 600), description="pixels")
+        exact: bool = Field(default=True, description="as published")
+        rule: str = Field(default="fifo", description="who leaves")
+        limit: int | None = Field(default=None, description="most frames")
+        gap: int | None = Field(default=None, description="frames between [unset: 5]")
+        name: str = Field(description="of the run")
+
+    class Own(Base):
+        exact: bool = Field(default=False, description="as published")
+
+    assert option_help(Base, Own) == {
+        "size": "pixels [default: [480, 600]]",
+        "exact": "as published [default: false]",
+        "rule": "who leaves [default: fifo]",
+        "limit": "most frames [default: unset]",
+        "gap": "frames between [unset: 5]",
+        "name": "of the run [required]",
+    }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rmem_deaot.__about__ import __version__
 from rmem_deaot.config import VARIANTS, SegmenterConfig
 from rmem_deaot.weights import AUTO, METHOD_NAME, names_for, register
+from vos_core.config import build_config, option_help
 from vos_core.contract import BuildRequest, MethodInfo
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ def build(request: BuildRequest) -> RMemSegmenter:
     """
     from rmem_deaot.segmenter import RMemSegmenter
     from rmem_deaot.weights import load_network
-    from vos_core.config import build_config
 
     config = build_config(SegmenterConfig, request.options)
     network, variant = load_network(request.weights, variant=request.variant or AUTO, seed=request.seed)
@@ -44,6 +44,6 @@ METHOD = MethodInfo(
     build=build,
     variants=(AUTO, *VARIANTS),
     weights={variant: names_for(variant) for variant in (AUTO, *VARIANTS)},
-    options={name: field.description or "" for name, field in SegmenterConfig.model_fields.items()},
+    options=option_help(SegmenterConfig),
     register=register,
 )

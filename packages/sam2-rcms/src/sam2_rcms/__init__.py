@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sam2_rcms.__about__ import __version__
 from sam2_rcms.config import PRESETS, PredictorConfig, SegmenterConfig
 from sam2_rcms.weights import METHOD_NAME, register
+from vos_core.config import build_config, option_help
 from vos_core.contract import BuildRequest, MethodInfo
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ def build(request: BuildRequest) -> SAM2Segmenter:
     """
     from sam2_rcms.segmenter import SAM2Segmenter
     from sam2_rcms.weights import load_network
-    from vos_core.config import build_config
 
     preset = PRESETS[request.variant or next(iter(PRESETS))]
     config = build_config(SegmenterConfig, preset.options, request.options)
@@ -45,6 +45,6 @@ METHOD = MethodInfo(
     weights={name: preset.weights for name, preset in PRESETS.items()},
     prompts=frozenset({"mask", "points", "box"}),
     adaptive=True,
-    options={name: field.description or "" for name, field in SegmenterConfig.model_fields.items()},
+    options=option_help(SegmenterConfig),
     register=register,
 )

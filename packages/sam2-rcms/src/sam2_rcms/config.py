@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
@@ -46,7 +47,9 @@ class PredictorConfig(Config):
 
     image_size: int = Field(default=1024, ge=32, description="side in pixels that frames are squashed to; a multiple of 32")
     sigmoid_scale_for_mem_enc: float = Field(default=20.0, description="mask going into memory = sigmoid * scale + bias")
-    sigmoid_bias_for_mem_enc: float = Field(default=-10.0, description="see sigmoid_scale_for_mem_enc; MSS is 7.5 and -4")
+    sigmoid_bias_for_mem_enc: float = Field(
+        default=-10.0, description="see sigmoid_scale_for_mem_enc; b+_rcms and l_rcms (MSS): 7.5 and -4"
+    )
     num_prev_frames_to_promote: int = Field(
         default=4, ge=0, description="frames kept for good when an object first disappears (RCMS); 0 switches RCMS off"
     )
@@ -96,7 +99,8 @@ class PredictorConfig(Config):
     @field_validator("num_prev_frames_to_promote", mode="before")
     @classmethod
     def _whole(cls, value: object) -> object:
-        return int(value) if isinstance(value, float) else value  # the original's flag is a float
+        # The original's flag is a float; one that is not finite is left to be refused.
+        return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
     @field_validator("max_cond_frames_in_attn")
     @classmethod

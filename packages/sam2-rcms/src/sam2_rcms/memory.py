@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from sam2_rcms.model.network import SPATIAL_MEMORIES
 from sam2_rcms.rcms import RCMS
 
 
@@ -88,17 +89,20 @@ class ObjectMemory:
             self.cond[frame] = self.tracked.pop(frame)
 
     def shrink(self, frame: int, rules: ReadRules) -> None:
-        """Drop what forward tracking from the frame after `frame` on cannot read."""
+        """Drop what is read neither by forward tracking after `frame` nor by a correction of `frame`, just tracked."""
         candidates = set(self.rcms.candidates)
         for old in [index for index in self.tracked if index < frame]:
             if old in candidates:
                 continue
-            age = frame + 1 - old
+            age = frame - old
             record = self.tracked[old]
             if age > rules.spatial_reach:
                 record.memory = record.low = record.keys = None
             if age > max(rules.spatial_reach, rules.pointers - 1):
                 del self.tracked[old]
+        for index, kept in self.cond.items():
+            if index < frame:
+                kept.low = None  # frames that have passed are not shown again
         for seen in [index for index in self.visited if index < frame]:
             del self.visited[seen]
 
@@ -172,7 +176,8 @@ def plan_reading(
     def known(index: int) -> Record | None:
         return tracked.get(index) or others.get(index)
 
-    spatial = [(rules.spatial - 1, index, record) for index, record in chosen.items()]
+    # The last code means "prompted", however few memories are read: it is what the weights have learned.
+    spatial = [(SPATIAL_MEMORIES - 1, index, record) for index, record in chosen.items()]
     step = rules.stride
     for back in range(rules.spatial - 1, 0, -1):
         if back == 1:

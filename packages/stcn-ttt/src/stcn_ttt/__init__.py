@@ -8,6 +8,7 @@ from stcn_ttt.__about__ import __version__
 from stcn_ttt.adapt.config import CONFIG_NAMES, TttConfig, load_config
 from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.weights import METHOD_NAME, NAMES, register
+from vos_core.config import build_config, option_help
 from vos_core.contract import BuildRequest, MethodInfo, Precision
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ def build(request: BuildRequest) -> STCNSegmenter:
     from stcn_ttt.adapt.segmenter import AdaptiveSTCNSegmenter
     from stcn_ttt.segmenter import STCNSegmenter
     from stcn_ttt.weights import load_network
-    from vos_core.config import build_config
 
     network = load_network(request.weights, seed=request.seed)
     if request.variant in (None, PLAIN):
@@ -74,6 +74,6 @@ METHOD = MethodInfo(
     variants=_VARIANTS,
     weights={variant: _weights_of(variant) for variant in _VARIANTS},
     adaptive=True,
-    options={name: field.description or "" for name, field in {**TttConfig.model_fields, **SegmenterConfig.model_fields}.items()},
+    options=option_help(TttConfig, SegmenterConfig),
     register=register,
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from vos_core.errors import ConfigError
 
@@ -78,6 +80,32 @@ def build_config(kind: type[C], *layers: Mapping[str, Any], base: C | None = Non
         return kind.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(kind, item) for item in error.errors())) from error
+
+
+def option_help(*kinds: type[Config]) -> dict[str, str]:
+    """Return field name -> its description and default, for `MethodInfo.options`.
+
+    >>> from pydantic import Field
+    >>> class Memory(Config):
+    ...     every: int = Field(default=5, description="frames between two memories")
+    >>> option_help(Memory)
+    {'every': 'frames between two memories [default: 5]'}
+
+    Args:
+        kinds: configurations; of a field that several have, the last one counts.
+    """
+    fields = {name: field for kind in kinds for name, field in kind.model_fields.items()}
+    return {name: f"{field.description or ''}{_default_of(field)}".strip() for name, field in fields.items()}
+
+
+def _default_of(field: FieldInfo) -> str:
+    if field.is_required():
+        return " [required]"
+    value = field.get_default(call_default_factory=True)
+    if value is None:  # most descriptions say what then happens
+        return "" if "unset" in (field.description or "") else " [default: unset]"
+    # As one would write it after `--set name=`.
+    return f" [default: {value if isinstance(value, str) else json.dumps(value)}]"
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class MethodInfo:
         max_objects: slots of one segmenter; the runtime groups further objects. None = no limit.
         prompts: kinds of prompts that `step` takes.
         adaptive: some variant's segmenter has `adapt`.
-        options: option name -> help text, for `vos methods NAME`.
+        options: option name -> help text with the default, for `vos methods NAME`; see `vos_core.config.option_help`.
         image_backend: decoder of image files, `pillow` or `opencv`: the one that the method's published numbers were made with.
         register: called once before a weights name is looked up, to add this method's registry entries; None if it has none.
     """

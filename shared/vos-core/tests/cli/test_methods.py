@@ -20,7 +20,8 @@ def test_every_installed_method_is_listed() -> None:
 def test_one_method_with_its_options() -> None:
     found = CliRunner().invoke(main, ["methods", "flow"])
     assert "--set NAME=VALUE" in found.stdout
-    assert "preset" in found.stdout
+    lines = {line.split()[0]: line for line in found.stdout.splitlines() if line.startswith("    ")}
+    assert lines["preset"].endswith("[default: fast]"), "an option is shown with its default"
     described = json.loads(CliRunner().invoke(main, ["methods", "flow", "--json"]).stdout)
     assert described["name"] == "flow"
     assert set(described["options"]) == {"preset", "finest_scale", "consistency"}

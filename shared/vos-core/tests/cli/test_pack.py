@@ -16,10 +16,10 @@ def run(*arguments):
     return CliRunner().invoke(main, ["pack", *map(str, arguments)])
 
 
-def save_mask(path):
+def save_mask(path, colour=(128, 0, 0)):
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = Image.fromarray(np.eye(16, 24, dtype=np.uint8))
-    mask.putpalette([0, 0, 0, 128, 0, 0] + [9] * 762)  # 256 colours, else Pillow writes fewer bits
+    mask.putpalette([0, 0, 0, *colour] + [9] * 762)  # 256 colours, else Pillow writes fewer bits
     mask.save(path)
 
 
@@ -51,6 +51,15 @@ def test_good_results_are_packed(mose):
     assert result.stdout == f"{mose / 'a.zip'}: 2 masks of 1 clips\n"
     with zipfile.ZipFile(mose / "a.zip") as archive:
         assert archive.namelist() == ["m/00000.png", "m/00001.png"]
+
+
+def test_colours_do_not_count(mose):
+    save_mask(mose / "results/m/00001.png", colour=(7, 8, 9))
+    result = run("mose-v2", mose / "results", mose / "a.zip", "--root", mose / "MOSE")
+    assert result.exit_code == 0, result.output
+    with zipfile.ZipFile(mose / "a.zip") as archive:
+        assert archive.read("m/00001.png") == (mose / "results/m/00001.png").read_bytes()
+    assert "Servers read ids, not colours" in " ".join(run("--help").stdout.split())
 
 
 def test_faults_are_listed_and_nothing_is_written(mose):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 
 import cv2
 import numpy as np
@@ -261,3 +262,74 @@ def test_bl30k_and_vip(tree):
     clip = open_layout("vip", tree / "vip", on_problem="keep").clip("videos1")
     assert [path.stem for path in clip.frames] == ["1", "2", "10"]
     assert detect_layout(tree / "vip") == "vip"
+
+
+def keep_one_mask(folder, name):
+    """Delete all masks of a clip but one, as benchmark servers give their test sets."""
+    for path in folder.iterdir():
+        if path.stem != name:
+            path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("layout", "split", "clip", "masks"),
+    [
+        ("davis", "val", "judo", "Annotations/480p/judo"),
+        ("davis", "test-dev", "judo", "Annotations/480p/judo"),
+        ("youtube-vos", "valid", "aa", "valid/Annotations/aa"),
+        ("mose", "valid", "v1", "valid/Annotations/v1"),
+        ("lvos", "valid", "abcdefgh", "valid/Annotations/abcdefgh"),
+        ("lvos", "test", "abcdefgh", "test/Annotations/abcdefgh"),
+        ("vost", "val", "1_cut", "Annotations/1_cut"),
+        ("vost", "test", "1_cut", "Annotations/1_cut"),
+        ("long-videos", "val", "rat", "Annotations/rat"),
+        ("sav", "test", "sav_1", "sav_test/Annotations_6fps/sav_1/000"),
+    ],
+)
+def test_first_masks_are_enough_to_run_and_the_first_is_needed(request, tree, layout, split, clip, masks):
+    if layout in ("davis", "lvos", "vost"):
+        request.getfixturevalue(layout)
+        tree.text("ImageSets/2017/test-dev.txt", "judo").text("ImageSets/test.txt", "1_cut")
+        if (layout, split) == ("lvos", "test"):
+            (tree / "valid").rename(tree / "test")
+            (tree / "valid_meta.json").rename(tree / "test_meta.json")
+    elif layout == "youtube-vos":
+        request.getfixturevalue("youtube")
+        tree.json("valid/meta.json", {"videos": {"aa": {"objects": {"2": {"frames": ["00005", "00010"]}}}}})
+        tree.masks(masks, {"00005": (2,), "00010": (2,)})
+        (tree / "valid/Annotations/aa/00015.png").unlink()
+    elif layout == "sav":
+        tree.frames("sav_test/JPEGImages_24fps/sav_1", [f"{i:05d}" for i in range(9)])
+        tree.masks(masks, {"00000": (1,), "00004": (1,), "00008": (1,)}, mode="L").text("sav_test/sav_test.txt", clip)
+    else:
+        where = "valid/" if layout == "mose" else ""
+        tree.frames(f"{where}JPEGImages/{clip}", ("00000", "00001")).masks(masks, {"00000": (1,), "00001": (1,)})
+        tree.text("ImageSets/val.txt", clip)
+    whole = open_layout(layout, tree.root, split)
+    first = whole.clip(clip).frames[0].stem
+    keep_one_mask(tree / masks, first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", ".*methods run without them, scores need them")
+        videos = open_layout(layout, tree.root, split)
+    assert list(videos.clip(clip).annotations) == [first]
+    assert videos.clip(clip).frames == whole.clip(clip).frames
+    assert min(videos.first_annotations(clip).values()) == 0
+    assert [p for p in check(layout, tree.root, split, depth="fast") if p.level == "error" and not p.scores_only] == []
+    (tree / masks / f"{first}.png").unlink()
+    with pytest.raises(LayoutError, match=r"mask|masks"):
+        open_layout(layout, tree.root, split)
+
+
+def test_masks_that_only_scores_need_are_warned_of_once(davis):
+    for name in ("dog", "judo"):
+        keep_one_mask(davis / "Annotations/480p" / name, "00000")
+    with pytest.warns(UserWarning, match="methods run without them, scores need them") as said:
+        open_layout("davis", davis.root, "val")
+    assert len(said) == 1
+    assert "of 1 more: see `vos data check davis" in str(said[0].message)
+    found = [(p.level, p.path.name, p.found) for p in check("davis", davis.root) if p.level != "note"]  # it wants the whole set
+    text = "masks of frames 00001, 00002, 00003 are missing: methods run without them, scores need them"
+    assert found == [("error", "judo", text), ("error", "dog", text)]
+    with pytest.raises(LayoutError, match="masks of frames 00001, 00002, 00003 are missing"):
+        open_layout("davis", davis.root, "train")

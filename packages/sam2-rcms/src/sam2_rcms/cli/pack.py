@@ -26,7 +26,8 @@ _DATASETS = next(parameter.type for parameter in vos_pack.params if parameter.na
 def command(context: click.Context, /, **options: Any) -> None:
     """Check the masks in RESULTS and build the ZIP for the evaluation server; with any fault nothing is written.
 
-    MOSEv2's server (codabench, competition 10062) takes the clips' folders at the root of the zip. The same as vos pack.
+    MOSEv2's server (codabench, competition 10062) takes the clips' folders at the root of the zip and reads the ids in the masks,
+    not colours: their colour table may be any. The same as vos pack.
 
     Example: sam2-rcms pack out submission.zip --root MOSEv2
     """

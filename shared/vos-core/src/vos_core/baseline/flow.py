@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from vos_core.checks import check_frame_size, followed, given_masks, label_dtype
-from vos_core.config import Config, build_config
+from vos_core.config import Config, build_config, option_help
 from vos_core.contract import BuildRequest, MethodInfo
 from vos_core.errors import UsageError
 from vos_core.types import Frame, FrameResult, Prompt
@@ -138,5 +138,5 @@ METHOD = MethodInfo(
     name="flow",
     summary="Warp masks along DIS optical flow: what motion alone achieves (CPU, no weights).",
     build=build,
-    options={name: field.description or "" for name, field in FlowConfig.model_fields.items()},
+    options=option_help(FlowConfig),
 )

@@ -67,7 +67,9 @@ def format_method(method: MethodInfo) -> str:
         of = f" of {', '.join(having)}" if any(having) and len(variants) > 1 else ""
         lines.append(f"  weights{of}: {', '.join(names) or 'none released'}")
     if method.options:
-        lines.append("  options (--set NAME=VALUE):")
-        width = max(map(len, method.options))
-        lines += [f"    {name.ljust(width)}  {text}" for name, text in method.options.items()]
+        lines.append("  options (--set NAME=VALUE), with the defaults that variants leave:")
+        table = click.HelpFormatter(max_width=120)
+        table.current_indent = 4
+        table.write_dl(list(method.options.items()), col_max=40)
+        lines.append(table.getvalue().rstrip())
     return "\n".join(lines)

@@ -30,7 +30,8 @@ def command(
     """Check the masks in RESULTS and build the ZIP that the server of DATASET takes.
 
     Checks that every clip and frame is there, that masks are 8-bit palette PNGs of the frames' size, that ids are those of the
-    data set and that no YouTube-VOS object is drawn before it enters. Lists every fault; with any, no zip is written.
+    data set and that no YouTube-VOS object is drawn before it enters. Lists every fault; with any, no zip is written. Servers
+    read ids, not colours: the masks' colour table may be any.
 
     Example: vos pack davis out/davis-test-dev davis.zip --root DAVIS --split test-dev
     """

@@ -54,9 +54,9 @@ def open_set(
     base = base_folder(root, split, year=year, resolution=resolution)
     masks = base / ("Annotations_unsupervised" if task == "unsupervised" else "Annotations") / resolution
     frames = base / "JPEGImages" / resolution
-    annotated: Annotated = "first" if split.startswith("test") else "all"
-    if task == "unsupervised" and split.startswith("test"):
-        annotated = "none"  # the server keeps them
+    annotated: Annotated = "scored" if split == "val" else "all"
+    if split.startswith("test"):  # the server keeps the others
+        annotated = "none" if task == "unsupervised" else "first"
     clips = []
     for name, listed in sequences(base, split, year=year, task=task, findings=findings).items():
         clip = listed_clip(

@@ -47,13 +47,15 @@ ScoreRule = Literal["inner", "all", "after_birth"]
 class Problem:
     """One fault of a data set or of a result folder: where, what is wrong and what to do about it.
 
-    `level` `warning` marks what is usable but changes scores, `note` what is merely unusual.
+    `level` `warning` marks what is usable but changes scores, `note` what is merely unusual. `scores_only` marks an error that
+    keeps results from being scored and not from being made: a copy of a data set, or a test split, without later masks.
     """
 
     path: Path
     found: str
     fix: str
     level: Literal["error", "warning", "note"] = "error"
+    scores_only: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}. {self.fix}."
@@ -195,7 +197,8 @@ def open_layout(
         layout: key of `LAYOUTS`, or `auto` to find out.
         root: the data set's folder.
         split: None for the layout's evaluation split.
-        on_problem: `raise` refuses a data set with faults; `keep` leaves them in `VideoSet.problems`.
+        on_problem: `raise` refuses a data set with faults that keep methods from running and warns of others; `keep` leaves
+            them in `VideoSet.problems`.
         options: keyword arguments of the layout's `open_set`, such as `year=2016` for `davis`.
 
     Raises:
@@ -213,14 +216,23 @@ def open_layout(
         if name not in known:
             raise UsageError(f"layout {layout} has no option '{name}'", expected=f"one of: {', '.join(known) or 'none'}")
     found: VideoSet = opener(root, split, **options)
-    errors = [problem for problem in found.problems if problem.level == "error"]
+    errors = [problem for problem in found.problems if problem.level == "error" and not problem.scores_only]
     if errors and on_problem == "raise":
         more = f" (and {len(errors) - 1} more faults: see `vos data check {layout} {root}`)" if len(errors) > 1 else ""
         raise LayoutError(f"{errors[0].path}: {errors[0].found}{more}", fix=errors[0].fix)
     if on_problem == "raise":
-        for problem in (problem for problem in found.problems if problem.level == "warning"):
-            warnings.warn(str(problem), stacklevel=2)
+        _warn(found, layout)
     return found
+
+
+def _warn(videos: VideoSet, layout: str) -> None:
+    """Say each warning once, however many clips it is about."""
+    alike: dict[str, list[Problem]] = {}
+    for problem in (problem for problem in videos.problems if problem.level == "warning" or problem.scores_only):
+        alike.setdefault(problem.fix, []).append(problem)
+    for problems in alike.values():
+        more = f" The same of {len(problems) - 1} more: see `vos data check {layout} {videos.root}`." if len(problems) > 1 else ""
+        warnings.warn(f"{problems[0]}{more}", stacklevel=3)
 
 
 def detect_layout(root: str | Path) -> str:

@@ -14,8 +14,8 @@ from vos_core.io.images import IMAGE_SUFFIXES, natural_key
 from vos_core.types import Clip, MaskKind, PromptRule
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-Annotated = Literal["all", "first", "some", "none"]
-"""Which frames of a clip need a mask."""
+Annotated = Literal["all", "scored", "first", "some", "none"]
+"""Which frames of a clip need a mask; `scored`: the first one to run a method, the others to score it."""
 _MANY = 5
 
 
@@ -174,6 +174,13 @@ def listed_clip(
     )  # fmt: skip
 
 
+def note_unscored(masks: Path, absent: Sequence[str], findings: Findings) -> None:
+    """Note frames whose masks are needed for scores alone, if any."""
+    if absent:
+        found = f"masks of frames {some_of(absent)} are missing: methods run without them, scores need them"
+        findings.problems.append(Problem(masks, found, "Copy them from the data set to score results here", scores_only=True))
+
+
 def one_per_stem(images: list[Path], findings: Findings) -> list[Path]:
     """Return the images without those whose stem another already has, noting each."""
     kept: dict[str, Path] = {}
@@ -198,10 +205,12 @@ def _match(
         state = "has no mask" if masks.is_dir() else "does not exist"
         findings.error(masks, f"mask folder of clip '{name}' {state}", "Copy the clip's masks from the data set again")
         return
-    needed = {"all": stems, "first": stems[:1], "some": []}[annotated]
+    needed = {"all": stems, "scored": stems[:1], "first": stems[:1], "some": []}[annotated]
     absent = [stem for stem in needed if stem not in found]
     if absent:
         findings.error(masks, f"masks of frames {some_of(absent)} are missing", "Copy them from the data set again")
+    elif annotated == "scored":
+        note_unscored(masks, [stem for stem in stems if stem not in found], findings)
     strangers = sorted(found.keys() - set(stems))
     if strangers:
         findings.error(

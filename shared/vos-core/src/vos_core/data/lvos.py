@@ -73,7 +73,7 @@ def open_set(root: Path, split: str | None = None, *, version: int = 1, annotati
             )
         clip = listed_clip(
             name, base / "JPEGImages" / name, base / annotations / name, findings,
-            annotated="first" if partial else "all", object_ids=int_ids(objects),
+            annotated="first" if partial else "scored" if split == "valid" else "all", object_ids=int_ids(objects),
         )  # fmt: skip
         if clip is None:
             continue

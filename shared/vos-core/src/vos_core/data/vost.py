@@ -6,7 +6,17 @@ from pathlib import Path
 from typing import Literal
 
 from vos_core.data.layout import VideoSet
-from vos_core.data.listing import Findings, choose_split, files, first_folder, listed_clip, read_lines, some_of, subfolders
+from vos_core.data.listing import (
+    Findings,
+    choose_split,
+    files,
+    first_folder,
+    listed_clip,
+    note_unscored,
+    read_lines,
+    some_of,
+    subfolders,
+)
 from vos_core.errors import LayoutError, UsageError
 from vos_core.types import Clip
 
@@ -59,8 +69,10 @@ def open_set(root: Path, split: str | None = None, *, fps: Literal[5, 10] | None
             findings.error(masks, f"mask {first}.png of the first frame is missing", "Copy it from the data set again")
         if split != "test" and sparse.is_dir():
             absent = [path.stem for path in files(sparse / name) if path.stem not in clip.annotations]
-            if absent:
+            if split == "train" and absent:
                 findings.error(masks, f"masks of 5 fps frames {some_of(absent)} are missing", "Copy them from the data set again")
+            elif first in clip.annotations:
+                note_unscored(masks, absent, findings)
         clips.append(clip)
     return VideoSet(f"vost-{split}", "vost", root, split, tuple(clips), problems=tuple(findings.problems))
 
