@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -14,7 +17,7 @@ from typing import Any
 from vos_core.contract import ENTRY_POINT_GROUP, MethodInfo
 from vos_core.errors import OutputError
 from vos_core.io.atomic import write_json
-from vos_core.types import ClipRecord, RunRecord
+from vos_core.types import Clip, ClipRecord, RunRecord
 
 RUN_FILE = "run.json"
 _PACKAGES = ("vos-core", "torch", "torchvision", "triton", "numpy", "opencv-python-headless", "pillow", "av")
@@ -65,6 +68,28 @@ def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
         if isinstance(value, list):
             values[name] = tuple(value)
     return ClipRecord(**values)
+
+
+def input_sha256(clip: Clip) -> str:
+    """Return a hash over the names and bytes of a clip's frames (or its video) and masks, in an order that does not vary.
+
+    A mask file that is not there counts by its name.
+    """
+    digest = hashlib.sha256()
+    for path in (*clip.frames, *([clip.video] if clip.video is not None else [])):
+        _add_file(digest, path)
+    for name, path in sorted(clip.annotations.items()):
+        inside = sorted(path.glob(f"*/{glob.escape(name)}.*")) if path.is_dir() else [path]
+        for mask in inside:
+            _add_file(digest, mask, label=mask.relative_to(path.parent))
+    return digest.hexdigest()
+
+
+def _add_file(digest: Any, path: Path, *, label: Path | None = None) -> None:
+    digest.update(f"\n{(label or Path(path.name)).as_posix()}\n".encode())
+    with suppress(OSError), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
 
 
 def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu") -> dict[str, Any]:
