@@ -43,7 +43,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, activation:
     if x.dtype != weight.dtype:
         return _ACTIVATIONS[activation](F.linear(x, weight, bias))  # torch says what is wrong
     if training:
-        y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)  # type: ignore[no-untyped-call]
+        y: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
         return _ACTIVATIONS[activation](y.view(*x.shape[:-1], -1))
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "none" if activation == "gelu" else "")
 
