@@ -73,23 +73,24 @@ def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
 def input_sha256(clip: Clip) -> str:
     """Return a hash over the names and bytes of a clip's frames (or its video) and masks, in an order that does not vary.
 
-    A mask file that is not there counts by its name.
+    A file that is not there counts by its name.
+
+    >>> input_sha256(Clip("none"))[:8]
+    'e3b0c442'
     """
-    digest = hashlib.sha256()
-    for path in (*clip.frames, *([clip.video] if clip.video is not None else [])):
-        _add_file(digest, path)
+    parts = {path: path.name for path in clip.frames}  # file -> name; one that holds the masks of all frames counts once
+    if clip.video is not None:
+        parts[clip.video] = clip.video.name
     for name, path in sorted(clip.annotations.items()):
         inside = sorted(path.glob(f"*/{glob.escape(name)}.*")) if path.is_dir() else [path]
-        for mask in inside:
-            _add_file(digest, mask, label=mask.relative_to(path.parent))
+        parts |= {mask: mask.relative_to(path.parent).as_posix() for mask in inside}
+    digest = hashlib.sha256()
+    for path, name in parts.items():
+        digest.update(f"\n{name}\n".encode())
+        with suppress(OSError), path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
-
-
-def _add_file(digest: Any, path: Path, *, label: Path | None = None) -> None:
-    digest.update(f"\n{(label or Path(path.name)).as_posix()}\n".encode())
-    with suppress(OSError), path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
 
 
 def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu") -> dict[str, Any]:
