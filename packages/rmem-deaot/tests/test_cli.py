@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from rmem_deaot.cli import main
 from rmem_deaot.cli.evaluate import trained_weights
-from rmem_deaot.config import VARIANTS
+from rmem_deaot.config import VARIANTS, SegmenterConfig
 from rmem_deaot.model import AOTNetwork
 from rmem_deaot.presets import PRESETS, open_preset
 from vos_core.cli.main import main as vos_main
@@ -116,6 +116,7 @@ def test_eval_runs_a_benchmark_with_its_settings(run, davis, tmp_path):
     assert done.exit_code == 0, done.output
     made = json.loads((tmp_path / "run.json").read_text())
     assert made["options"] == {"output_height": 480}
+    assert made["settings"]["options"] == SegmenterConfig(output_height=480).model_dump(mode="json")
     masks = sorted(tmp_path.rglob("*.png"))
     assert len(masks) == 2 * FRAMES
     first = read_mask(masks[0])

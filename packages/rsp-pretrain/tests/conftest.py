@@ -22,8 +22,8 @@ TINY = Architecture(patch=16, dim=32, depth=2, heads=2, decoder_dim=32, decoder_
 
 
 @functools.lru_cache(maxsize=4)
-def _rsp(variant: str, seed: int, options: str) -> RSP:
-    model = build_rsp(variant, **json.loads(options))
+def _rsp(variant: str, seed: int, options: str, image_size: int) -> RSP:
+    model = build_rsp(variant, image_size=image_size, **json.loads(options))
     model.load_state_dict(seeded_module().seeded_state(model, seed), strict=True)
     return model.eval()
 
@@ -39,8 +39,8 @@ def _backbone(variant: str, backbone: str, seed: int) -> Encoder:
 
 @pytest.fixture(scope="session")
 def seeded_rsp() -> Callable[..., RSP]:
-    """Builds the network of a case from (variant, seed, options); shared between tests, so leave it unchanged."""
-    return lambda variant, seed, options=None: _rsp(variant, seed, json.dumps(options or {}, sort_keys=True))
+    """Builds the network of a case from (variant, seed, options, image size); shared between tests, so leave it unchanged."""
+    return lambda variant, seed, options=None, size=224: _rsp(variant, seed, json.dumps(options or {}, sort_keys=True), size)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from rsp_pretrain import METHOD
 from rsp_pretrain.cli import COMMANDS, main
 from rsp_pretrain.cli.options import variant_of
 from rsp_pretrain.model import Encoder
@@ -73,6 +75,13 @@ def test_one_command_from_davis_to_its_score(run, davis, checkpoint, tmp_path):
     record = json.loads((masks / "run.json").read_text())
     assert record["variant"] == "vit"
     assert record["options"]["topk"] == 5
+    options = record["settings"]["options"]
+    assert options.keys() == METHOD.options.keys()
+    assert (options["topk"], options["temperature"], options["scale"], options["candidates"]) == (5, 0.1, [64, 96], 32)
+    assert (record["settings"]["precision"], record["settings"]["seed"]) == ("fp32", 0)
+    # Sequences made alike are prepared alike, here and anywhere.
+    assert len({clip["input_sha256"] for clip in record["clips"]}) == 1
+    assert record["weights"]["sha256"] == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     stamps = {path: path.stat().st_mtime_ns for path in masks.rglob("*.png")}
     again = run(*words)
     assert again.exit_code == 0

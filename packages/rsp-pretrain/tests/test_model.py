@@ -194,7 +194,7 @@ def test_half_precision_is_near(tiny):
 def test_wrong_input_is_named(tiny):
     with pytest.raises(UsageError, match="64, 64"):
         tiny()(torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 32, 32))
-    for options in ({"discrete": 1}, {"mask_ratio": 1.0}, {"kl_balance": 2}):
+    for options in ({"discrete": 1}, {"mask_ratio": 1.0}, {"mask_ratio": 0.0}, {"kl_balance": 2}):
         with pytest.raises(ConfigError, match=next(iter(options))):
             build_rsp(**options)
     assert Objective().norm_pix_loss

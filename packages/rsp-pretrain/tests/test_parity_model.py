@@ -88,7 +88,8 @@ def test_checkpoint_layout(case: Any, golden_json: Any) -> None:
 def test_forward(case: Any, seeded_rsp: Any, golden_arrays: Any) -> None:
     gold, within, rows = golden_arrays(case["file"]), case["tolerance"], case["inputs"]["rows"]
     inputs = golden_arrays(case["inputs"]["file"])
-    model = seeded_rsp(case["variant"], case["seed"], case["options"])
+    model = seeded_rsp(case["variant"], case["seed"], case["options"], case["image_size"])
+    assert model.patch == case["patch_size"]
     model.train(case["mode"] == "train")
     drawn = random_numbers(case["rng"], case["rng"]["seed"])
     for name, probe in case["probe"].items():
@@ -123,7 +124,9 @@ def test_train_steps(case: Any, seeded_rsp: Any, golden_arrays: Any) -> None:
     gold, within, rows = golden_arrays(case["file"]), case["tolerance"], case["inputs"]["rows"]
     inputs = golden_arrays(case["inputs"]["file"])
     present, future = (images(inputs[name], rows) for name in ("u_src", "u_tgt"))
-    model = copy.deepcopy(seeded_rsp(case["variant"], case["seed"], case["options"])).train(case["mode"] == "train")
+    model = copy.deepcopy(seeded_rsp(case["variant"], case["seed"], case["options"], case["image_size"]))
+    model.train(case["mode"] == "train")
+    assert model.patch == case["patch_size"]
     before = {key: value.detach().clone() for key, value in model.named_parameters() if key in case["unchanged_keys"]}
     settings = case["optimiser"]
     assert (settings["name"], settings["amp"], settings["clip_grad"], settings["weight_decay_no_decay_group"]) == (

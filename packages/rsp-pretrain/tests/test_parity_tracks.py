@@ -54,6 +54,7 @@ def propagated(case: Any, encoder: Encoder, frames: np.ndarray, size: tuple[int,
 def measured(case: Any, frames: np.ndarray) -> tuple[int, int]:
     assert case["size_rule"] in ("exact_hw", "long_side_floor64")
     assert len(case["size"]) == (2 if case["size_rule"] == "exact_hw" else 1)
+    assert [len(frames), *frames.shape[1:3]] == [case["n_frames"], *case["frame_size"]]
     size = processed_size(*frames.shape[1:3], case["size"], patch=case["patch_size"])
     assert [side // case["patch_size"] for side in size] == list(case["token_grid"])
     return size
@@ -63,6 +64,7 @@ def measured(case: Any, frames: np.ndarray) -> tuple[int, int]:
 def test_pose(case: Any, seeded_backbone: Build, golden_arrays: Arrays) -> None:
     gold, tolerance = golden_arrays(case["file"]), case["tolerance"]
     frames, truth = gold["frames"], gold["pos_img"]
+    assert truth.shape == (2, case["joints"], case["n_frames"])
     size, grid = measured(case, frames), tuple(case["token_grid"])
     points = to_grid(truth, frame_size=frames.shape[1:3], size=size, patch=case["patch_size"])
     labels = [joint_labels(points[..., t], grid, sigma=case["label_sigma"]) for t in (0, points.shape[2] - 1)]

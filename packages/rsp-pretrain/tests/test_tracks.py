@@ -193,6 +193,9 @@ def test_jhmdb_command(tmp_path: Path, weights: str) -> None:
     assert [clip["status"] for clip in record["clips"]] == ["done", "done"]
     assert record["scores"]["PCK@0.2"] == 100  # nothing moves
     assert record["options"]["topk"] == 2
+    settings = record["settings"]
+    assert (settings["options"], settings["precision"], settings["seed"]) == (record["options"], "fp32", 0)
+    assert all(len(clip["input_sha256"]) == 64 for clip in record["clips"])
     with np.load(out / "a" / "one.npz") as found:
         assert found["positions"].shape == (2, 15, 11)
         assert found["frames"].tolist()[-1] == "00011"

@@ -112,6 +112,13 @@ def test_damaged_files_are_named(tmp_path, state, save):
             load_encoder(tmp_path / name)
 
 
+def test_numbers_that_are_not_finite_are_named(state, save):
+    broken = {**state, "blocks.1.mlp.fc1.weight": state["blocks.1.mlp.fc1.weight"] * float("nan")}
+    for load in (load_encoder, load_rsp):
+        with pytest.raises(WeightsError, match=r"file\.pth holds .* not finite .* in blocks\.1\.mlp\.fc1\.weight"):
+            load(save({"model": broken}))
+
+
 def test_whole_networks_load_strictly(state, encoder_part, save):
     network = load_rsp(save({"model": state, "args": {"stoch": 4, "decoder_heads": 1, "norm_pix_loss": False}}))
     assert network.architecture == SIZES

@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from stcn_ttt import METHOD, weights
+from stcn_ttt import METHOD, SegmenterConfig, weights
 from stcn_ttt.cli import main
 from stcn_ttt.model import STCN
 from vos_core.cli.main import main as vos_main
@@ -79,6 +79,7 @@ def test_infer_on_a_folder_resumes_and_equals_vos_run(run, tmp_path, checkpoints
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["method"] == "stcn-ttt"
     assert record["options"] == {"res": -1, "mem_every": 2, "top": 10, "include_last": True}
+    assert record["settings"]["options"] == SegmenterConfig.model_validate(record["options"]).model_dump(mode="json")
     assert record["weights"]["trained"]
     masks = {path.relative_to(tmp_path / "out"): read_mask(path) for path in (tmp_path / "out").glob("*/*.png")}
     assert len(masks) == 2 * FRAMES

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from object_pursuit.__about__ import __version__
 from object_pursuit.config import PRESETS, SegmenterConfig
 from object_pursuit.weights import METHOD_NAME, PUBLIC, register
+from vos_core.config import build_config, option_help
 from vos_core.contract import BuildRequest, MethodInfo
 
 if TYPE_CHECKING:
@@ -28,13 +29,19 @@ def build(request: BuildRequest) -> ObjectPursuitSegmenter:
     return build_segmenter(request)
 
 
+def settings(request: BuildRequest) -> dict[str, Any]:
+    """Return the value of every option of such a run."""
+    return build_config(SegmenterConfig, request.options).model_dump(mode="json")
+
+
 METHOD = MethodInfo(
     name=METHOD_NAME,
     summary="Object pursuit: fits an object's code to its mask; a hypernetwork turns the code into a network that segments it.",
     build=build,
+    settings=settings,
     variants=tuple(PRESETS),
     weights={"backbone": (PUBLIC,), "full": (), "tiny": ()},
     adaptive=True,
-    options={name: field.description or "" for name, field in SegmenterConfig.model_fields.items()},
+    options=option_help(SegmenterConfig),
     register=register,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmem_deaot.__about__ import __version__
 from rmem_deaot.config import VARIANTS, SegmenterConfig
@@ -38,10 +38,16 @@ def build(request: BuildRequest) -> RMemSegmenter:
     )
 
 
+def settings(request: BuildRequest) -> dict[str, Any]:
+    """Return the value of every option of such a run; None stands for what the variant says."""
+    return build_config(SegmenterConfig, request.options).model_dump(mode="json")
+
+
 METHOD = MethodInfo(
     name=METHOD_NAME,
     summary="AOT and DeAOT with a restricted memory bank (RMem): all objects in one embedding, a memory of 8 whole frames.",
     build=build,
+    settings=settings,
     variants=(AUTO, *VARIANTS),
     weights={variant: names_for(variant) for variant in (AUTO, *VARIANTS)},
     options=option_help(SegmenterConfig),

@@ -60,7 +60,7 @@ class Objective(Config):
     """The pre-training objective (equations in the package's README)."""
 
     norm_pix_loss: bool = Field(default=True, description="predict patches that are normalised each by its own mean and variance")
-    mask_ratio: float = Field(default=0.75, ge=0, lt=1, description="share of the future frame's patches that are hidden, 0-1")
+    mask_ratio: float = Field(default=0.75, gt=0, lt=1, description="share of the future frame's patches that are hidden, 0-1")
     noise_scale: float = Field(
         default=0.5, ge=0, description="standard deviation of the noise on the future frame, z-scored units"
     )

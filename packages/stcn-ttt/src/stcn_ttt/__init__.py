@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stcn_ttt.__about__ import __version__
 from stcn_ttt.adapt.config import CONFIG_NAMES, TttConfig, load_config
@@ -34,28 +34,42 @@ def build(request: BuildRequest) -> STCNSegmenter:
     from stcn_ttt.weights import load_network
 
     network = load_network(request.weights, seed=request.seed)
-    if request.variant in (None, PLAIN):
+    config, ttt = _configs(request)
+    if ttt is None:
         return STCNSegmenter(
             network,
-            build_config(SegmenterConfig, request.options),
+            config,
             device=request.device,
             precision=request.precision,
             probabilities=request.probabilities,
         )
-    own = {name: value for name, value in request.options.items() if name in TttConfig.model_fields}
-    ttt = load_config(None if request.variant == CUSTOM else request.variant, options=own)
-    shared = {name: getattr(ttt, name) for name in SegmenterConfig.model_fields if name in TttConfig.model_fields}
-    rest = {name: value for name, value in request.options.items() if name not in own}
     half: Precision = "bf16" if request.device == "cpu" else "fp16"
     return AdaptiveSTCNSegmenter(
         network,
-        build_config(SegmenterConfig, shared, rest),
+        config,
         ttt=ttt,
         seed=request.seed,
         device=request.device,
         precision=half if ttt.amp and request.precision == "fp32" else request.precision,
         probabilities=request.probabilities,
     )
+
+
+def settings(request: BuildRequest) -> dict[str, Any]:
+    """Return the value of every option of such a run: of the segmenter, and of the adaptation where there is one."""
+    config, ttt = _configs(request)
+    return {**(ttt.model_dump(mode="json") if ttt is not None else {}), **config.model_dump(mode="json")}
+
+
+def _configs(request: BuildRequest) -> tuple[SegmenterConfig, TttConfig | None]:
+    """Return the two configurations of a request; options that both have go through the one of the adaptation."""
+    if request.variant in (None, PLAIN):
+        return build_config(SegmenterConfig, request.options), None
+    own = {name: value for name, value in request.options.items() if name in TttConfig.model_fields}
+    ttt = load_config(None if request.variant == CUSTOM else request.variant, options=own)
+    shared = {name: getattr(ttt, name) for name in SegmenterConfig.model_fields if name in TttConfig.model_fields}
+    rest = {name: value for name, value in request.options.items() if name not in own}
+    return build_config(SegmenterConfig, shared, rest), ttt
 
 
 def _weights_of(variant: str) -> tuple[str, ...]:
@@ -71,6 +85,7 @@ METHOD = MethodInfo(
     name=METHOD_NAME,
     summary="Space-time correspondence networks (STCN): matches image keys, reads mask values of the 20 best memory nodes.",
     build=build,
+    settings=settings,
     variants=_VARIANTS,
     weights={variant: _weights_of(variant) for variant in _VARIANTS},
     adaptive=True,

@@ -117,6 +117,8 @@ class MethodInfo:
         options: option name -> help text with the default, for `vos methods NAME`; see `vos_core.config.option_help`.
         image_backend: decoder of image files, `pillow` or `opencv`: the one that the method's published numbers were made with.
         register: called once before a weights name is looked up, to add this method's registry entries; None if it has none.
+        settings: the value of every option in a run that a request asks for, as JSON values, for `run.json`; it raises
+            `ConfigError` as `build` does. None: only the options that were given are known.
     """
 
     name: str
@@ -130,6 +132,7 @@ class MethodInfo:
     options: Mapping[str, str] = field(default_factory=dict)
     image_backend: Literal["pillow", "opencv"] = "pillow"
     register: Callable[[], None] | None = None
+    settings: Callable[[BuildRequest], Mapping[str, Any]] | None = None
 
     @property
     def needs_weights(self) -> bool:

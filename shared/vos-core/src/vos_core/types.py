@@ -110,7 +110,10 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class ClipRecord:
-    """What one run over one clip cost and whether it ended well. Seconds are wall clock, bytes are bytes."""
+    """What one run over one clip cost and whether it ended well. Seconds are wall clock, bytes are bytes.
+
+    `input_sha256` is over names and bytes of its frames and masks: the same input, the same preparation of a data set.
+    """
 
     name: str
     status: Literal["done", "failed", "skipped"]
@@ -125,6 +128,7 @@ class ClipRecord:
     state_bytes: int = 0
     warnings: tuple[str, ...] = ()
     error: str | None = None
+    input_sha256: str | None = None
 
     @property
     def seconds_per_frame(self) -> float:
@@ -136,7 +140,8 @@ class ClipRecord:
 class RunRecord:
     """One method over one list of clips: everything that `run.json` and the reports hold.
 
-    `weights` has `name`, `sha256` and `trained` (False: seeded weights, never a result).
+    `weights` has `name`, `sha256` and `trained` (False: seeded weights, never a result). `options` are those that were given,
+    `settings` what repeats the run: the value of every option of the method (`options`), precision, seed and the like.
     `scores` has dataset means (`J&F`, `J`, `F`, 0-1) and `per_object` rows when the clips have ground truth.
     """
 
@@ -149,3 +154,4 @@ class RunRecord:
     scores: Mapping[str, Any] | None = None
     started: str = ""
     output: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -35,6 +35,27 @@ def test_gradients_flow_where_they_are_wanted():
     torch.testing.assert_close(weight.grad, exact)
 
 
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("biased", [True, False])
+def test_gradients_in_half_precision_are_within_its_rounding(activation, biased):
+    x, weight, bias = (item.requires_grad_() for item in arguments())
+    inputs = [x, weight, bias] if biased else [x, weight]
+    exact_y = ACTIVATIONS[activation](F.linear(x, weight, bias if biased else None))
+    sent = torch.randn_like(exact_y)
+    exact = torch.autograd.grad(exact_y, inputs, sent)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = linear(x, weight, bias if biased else None, activation=activation)
+    assert y.dtype == torch.bfloat16
+    found = torch.autograd.grad(y, inputs, sent.bfloat16())
+    for ours, theirs in zip(found, exact, strict=True):
+        assert ours.dtype == torch.float32
+        assert float((ours - theirs).norm() / theirs.norm()) < 0.02
+    with torch.autocast("cpu", torch.bfloat16):
+        linear(x, weight.detach(), None).sum().backward()
+    assert weight.grad is None
+    assert x.grad is not None
+
+
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 def test_half_precision_is_within_its_rounding(stored):
     x, weight, bias = arguments()

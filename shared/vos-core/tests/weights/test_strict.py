@@ -78,6 +78,23 @@ class TestLoadStrict:
         ]
         assert all(torch.equal(value, before.state_dict()[key]) for key, value in module.state_dict().items())
 
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_numbers_that_are_not_finite_are_refused_with_file_and_key(self, value):
+        module = net()
+        state, before = state_of(module), module[0].weight.clone()
+        state["1.running_var"][2] = value
+        with pytest.raises(WeightsError, match=r"^net\.pth holds numbers .* in 1\.running_var\. Expected"):
+            load_strict(module, state, source="net.pth")
+        assert torch.equal(module[0].weight, before)
+        state["0.weight"][0, 0, 0, 0] = value
+        with pytest.raises(WeightsError, match=r"in 0\.weight and 1 more"):
+            load_strict(module, state, source="net.pth")
+
+    def test_large_numbers_whose_sum_overflows_are_fine(self):
+        module = nn.Linear(8, 8)
+        load_strict(module, {"weight": torch.full((8, 8), 3e38), "bias": torch.full((8,), 6e4).half()}, source="x")
+        assert module.weight.min() == torch.tensor(3e38)
+
     def test_long_lists_are_cut(self):
         with pytest.raises(WeightsError) as caught:
             load_strict(nn.Linear(1, 1), {f"layer.{index}": torch.ones(1) for index in range(20)}, source="x")

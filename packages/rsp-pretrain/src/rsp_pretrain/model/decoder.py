@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from rsp_pretrain.model.vit import NORM_EPS, Attention, Mlp, merge_heads, split_heads
 from vos_core.ops.attention import attend
+from vos_core.ops.linear import linear
 
 
 class CrossAttention(nn.Module):
@@ -31,11 +32,11 @@ class CrossAttention(nn.Module):
         """
         weight = self.kv.weight * norm.weight
         bias = self.kv.bias + self.kv.weight @ norm.bias
-        both = F.linear(memory, weight, bias)
+        both = linear(memory, weight, bias)
         key, value = split_heads(both if places is None else F.embedding(places, both), 2, self.heads)
-        (query,) = split_heads(self.q(x), 1, self.heads)
+        (query,) = split_heads(linear(x, self.q.weight, self.q.bias), 1, self.heads)
         query = query.expand(len(key), -1, -1, -1)
-        return self.proj(merge_heads(attend(query, key, value)))
+        return linear(merge_heads(attend(query, key, value)), self.proj.weight, self.proj.bias)
 
 
 class DecoderBlock(nn.Module):

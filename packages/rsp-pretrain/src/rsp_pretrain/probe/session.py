@@ -21,7 +21,7 @@ from vos_core.errors import InterruptError, OutputError, UsageError
 from vos_core.run.device import apply_numerics, apply_threads, check_precision, choose_device, seed_everything, torch_dtype
 from vos_core.run.memory import MemoryMeter
 from vos_core.run.pool import Progress, interruptible, run_here, run_processes, worker_device
-from vos_core.run.record import RUN_FILE, describe_environment, write_run
+from vos_core.run.record import RUN_FILE, describe_environment, input_sha256, write_run
 from vos_core.run.runner import choose_variant, choose_weights
 from vos_core.run.shards import DoneList
 from vos_core.run.worker import ClipOutcome, failed_outcome
@@ -191,6 +191,8 @@ def run_clips(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     settings = {**loaded.settings, **options}  # flat: a refusal then names the option that differs
     done = DoneList(output, settings, overwrite=overwrite)
+    known = {**loaded.opened_with, **loaded.settings}  # `auto` device settled
+    recorded = {"options": dict(options), **{name: known[name] for name in ("precision", "device", "seed", "threads")}}
     records: dict[str, ClipRecord] = {}
 
     def write(scores: Mapping[str, Any] | None) -> RunRecord:
@@ -205,6 +207,7 @@ def run_clips(
                 scores=scores,
                 started=started,
                 output=str(output),
+                settings=recorded,
             )
             entries = {name: {k: v for k, v in entry.items() if k != "record"} for name, entry in known.items()}
             others = tuple(item for name, item in done.records().items() if name not in {clip.name for clip in clips})
@@ -276,6 +279,7 @@ class _Worker:
             seconds_total=time.perf_counter() - begin,
             step_seconds=tuple(result.steps),
             peak_memory_bytes=meter.peak_bytes(),
+            input_sha256=input_sha256(clip),
         )
         return ClipOutcome(record, result.masks)
 

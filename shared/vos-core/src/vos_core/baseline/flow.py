@@ -131,12 +131,22 @@ class FlowSegmenter:
 
 def build(request: BuildRequest) -> FlowSegmenter:
     """Return the segmenter for `request.options`; it has no weights."""
-    return FlowSegmenter(build_config(FlowConfig, request.options), probabilities=request.probabilities)
+    return FlowSegmenter(_config(request), probabilities=request.probabilities)
+
+
+def settings(request: BuildRequest) -> dict[str, Any]:
+    """Return the value of every option."""
+    return _config(request).model_dump(mode="json")
+
+
+def _config(request: BuildRequest) -> FlowConfig:
+    return build_config(FlowConfig, request.options)
 
 
 METHOD = MethodInfo(
     name="flow",
     summary="Warp masks along DIS optical flow: what motion alone achieves (CPU, no weights).",
+    settings=settings,
     build=build,
     options=option_help(FlowConfig),
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import os
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -15,7 +18,7 @@ from typing import Any
 from vos_core.contract import ENTRY_POINT_GROUP, MethodInfo
 from vos_core.errors import OutputError
 from vos_core.io.atomic import write_json
-from vos_core.types import ClipRecord, RunRecord
+from vos_core.types import Clip, ClipRecord, RunRecord
 
 RUN_FILE = "run.json"
 _PACKAGES = ("vos-core", "torch", "torchvision", "triton", "numpy", "opencv-python-headless", "pillow", "av")
@@ -74,6 +77,29 @@ def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
         if isinstance(value, list):
             values[name] = tuple(value)
     return ClipRecord(**values)
+
+
+def input_sha256(clip: Clip) -> str:
+    """Return a hash over the names and bytes of a clip's frames (or its video) and masks, in an order that does not vary.
+
+    A file that is not there counts by its name.
+
+    >>> input_sha256(Clip("none"))[:8]
+    'e3b0c442'
+    """
+    parts = {path: path.name for path in clip.frames}  # file -> name; one that holds the masks of all frames counts once
+    if clip.video is not None:
+        parts[clip.video] = clip.video.name
+    for name, path in sorted(clip.annotations.items()):
+        inside = sorted(path.glob(f"*/{glob.escape(name)}.*")) if path.is_dir() else [path]
+        parts |= {mask: mask.relative_to(path.parent).as_posix() for mask in inside}
+    digest = hashlib.sha256()
+    for path, name in parts.items():
+        digest.update(f"\n{name}\n".encode())
+        with suppress(OSError), path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

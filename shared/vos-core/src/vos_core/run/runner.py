@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -130,8 +131,16 @@ def run_method(
         "soft": soft is not None,
         **({"object_masks": True} if object_masks else {}),
     }
-    environment = describe_environment(method, device=request.device, threads=threads)
-    run = _Run(shown, output, clips, environment, overwrite, rank if world > 1 else None)
+    settings = _all_settings(method, request, shown, threads=threads)
+    run = _Run(
+        shown,
+        settings,
+        output,
+        clips,
+        describe_environment(method, device=request.device, threads=threads),
+        overwrite,
+        rank if world > 1 else None,
+    )
     run.records.update(skipped)
     usable = [clip for clip in clips if clip.name not in skipped]
     todo = run.begin(rank_share(usable, rank, world) if world > 1 else usable, resume=resume)
@@ -233,19 +242,28 @@ def skipped_records(clips: Sequence[Clip], without_mask: WithoutMask) -> dict[st
     return {name: ClipRecord(name=name, status="skipped", error=reason) for name in bare}
 
 
+def _all_settings(method: MethodInfo, request: BuildRequest, shown: Mapping[str, Any], *, threads: int | None) -> dict[str, Any]:
+    """Return what repeats a run: `shown` with the values of options that were left out, and what only rounding depends on."""
+    rest = {name: value for name, value in shown.items() if name not in ("method", "variant", "weights", "options")}
+    options = request.options if method.settings is None else method.settings(request)
+    ops = os.environ.get("VOS_OPS", "auto")  # vos_core.ops.backend knows the name, too, but imports torch
+    return {"options": dict(options), **rest, "threads": threads, "ops": ops}
+
+
 class _Run:
     """The records of a run under way and their files."""
 
     def __init__(
         self,
         settings: Mapping[str, Any],
+        recorded: Mapping[str, Any],
         output: Path,
         clips: Sequence[Clip],
         environment: Mapping[str, Any],
         overwrite: bool,
         rank: int | None,
     ) -> None:
-        self.settings, self.output, self.clips, self.environment = settings, output, clips, environment
+        self.settings, self.recorded, self.output, self.clips, self.environment = settings, recorded, output, clips, environment
         self.records: dict[str, ClipRecord] = {}
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.done = DoneList(output, settings, overwrite=overwrite, rank=rank)
@@ -284,6 +302,7 @@ class _Run:
                 clips=tuple(self.records[clip.name] for clip in self.clips),
                 started=self.started,
                 output=str(self.output),
+                settings=self.recorded,
             )
             resume = {
                 "settings": self.settings,

@@ -15,6 +15,7 @@ from vos_core.io.images import ImageBackend
 from vos_core.run.device import synchronize
 from vos_core.run.memory import MemoryMeter
 from vos_core.run.prompts import ClipPrompts, all_prompts
+from vos_core.run.record import input_sha256
 from vos_core.run.sinks import Sink
 from vos_core.types import Clip, ClipRecord, Frame, FrameResult
 
@@ -103,6 +104,7 @@ def run_clip(
         raise
     finally:
         segmenter.reset()
+    seconds = time.perf_counter() - begin
     return ClipRecord(
         name=clip.name,
         status="done",
@@ -110,12 +112,13 @@ def run_clip(
         objects=len(prompts.ids),
         height=height,
         width=width,
-        seconds_total=time.perf_counter() - begin,
+        seconds_total=seconds,
         seconds_adapt=adapt_seconds,
         step_seconds=tuple(steps),
         peak_memory_bytes=meter.peak_bytes(),
         state_bytes=state_bytes,
         warnings=tuple(prompts.warnings + prompts.missing_warning() + said),
+        input_sha256=input_sha256(clip),
     )
 
 

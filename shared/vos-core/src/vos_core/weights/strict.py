@@ -29,7 +29,7 @@ def load_strict(
         variants: variant name -> its manifest, to say which variant the checkpoint fits.
 
     Raises:
-        WeightsError: missing, unexpected or differently shaped keys; the module is unchanged.
+        WeightsError: missing, unexpected or differently shaped keys, or values that are not finite; the module is unchanged.
     """
     found, expected = manifest_of(state), manifest_of(module.state_dict())
     difference = manifest_diff(found, expected, floats_alike=True)
@@ -37,6 +37,7 @@ def load_strict(
         fitting = [name for name, manifest in (variants or {}).items() if not manifest_diff(found, manifest)]
         hint = f"These weights fit variant {' or '.join(fitting)}: choose it" if fitting else _registry_hint(found)
         raise WeightsError(f"{source} does not fit this {type(module).__name__}", fix=f"{hint}. Differences:\n{difference}")
+    _check_finite(state, source)
     old, new = shared_prefix(found), shared_prefix(expected)
     values = {new + key.removeprefix(old): value for key, value in state.items()}
     if assign := any(parameter.is_meta for parameter in module.parameters()):
@@ -48,6 +49,24 @@ def load_strict(
 def fitting_entries(state: Mapping[str, torch.Tensor]) -> list[str]:
     """Return the names of registry entries whose manifest `state` equals."""
     return _fitting(manifest_of(state))
+
+
+def _check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse tensors with NaN or infinity, of which every result would be made; one pass over memory that a run reads anyway."""
+    import torch
+
+    def broken(value: torch.Tensor) -> bool:
+        # A sum is not finite if a term is not; the reverse is rare, and only then each term is looked at.
+        return not torch.isfinite(value.sum(dtype=torch.float32)) and not torch.isfinite(value).all()
+
+    keys = [key for key, value in state.items() if value.is_floating_point() and not value.is_meta and broken(value)]
+    if keys:
+        more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
+        raise WeightsError(
+            f"{source} holds numbers that are not finite (NaN or infinity) in {keys[0]}{more}",
+            expected="finite weights",
+            fix="Download it again, or take a checkpoint from before the training broke",
+        )
 
 
 def _fitting(found: Manifest) -> list[str]:
