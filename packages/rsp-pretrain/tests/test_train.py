@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from rsp_pretrain.train.run import TrainOptions, pretrain
 from rsp_pretrain.train.schedule import layer_of, learning_rate, optimizer_groups
 from rsp_pretrain.weights import load_encoder, load_rsp
 from vos_core.errors import InterruptError, LayoutError, UsageError, WeightsError
+from vos_core.testing import run_ranks
 from vos_core.training.distributed import Ranks
 from vos_core.weights.load import read_checkpoint
 
@@ -241,24 +241,23 @@ from rsp_pretrain.model import RSP
 from rsp_pretrain.train.run import TrainOptions, pretrain
 from vos_core.training.distributed import ranks_from_environment
 
-torch.set_num_threads(1)
-torch.manual_seed(3)
-options = eval(sys.argv[1], {**globals(), "PosixPath": Path, "WindowsPath": Path})
-network = RSP(eval(sys.argv[2]), options.objective)
-with ranks_from_environment() as ranks:
-    assert ranks.world == 2
-    pretrain(options, ranks, network=network)
+def rank():
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    options = eval(sys.argv[1], {**globals(), "PosixPath": Path})
+    network = RSP(eval(sys.argv[2]), options.objective)
+    with ranks_from_environment() as ranks:
+        assert ranks.world == 2
+        pretrain(options, ranks, network=network)
 """
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked")
 def test_two_ranks_equal_one(options, tmp_path):
     settings = replace(options, batch_size=4, epochs=4)
     one = pretrain(settings, Ranks(), network=network())
     halves = replace(settings, batch_size=2, output=tmp_path / "two")
-    script = tmp_path / "ranks.py"
-    script.write_text(RANK_SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    subprocess.run([*command, str(script), repr(halves), repr(TINY)], check=True, timeout=120, capture_output=True)
+    run_ranks(RANK_SCRIPT, repr(halves), repr(TINY))
     assert_alike(weights(one), weights(tmp_path / "two" / one.name))
     for a, b in zip(lines(options.output), lines(tmp_path / "two"), strict=True):
         assert list(b) == list(a)

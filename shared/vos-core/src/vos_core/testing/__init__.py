@@ -1,4 +1,4 @@
-"""What the tests of every member share: finding reference numbers and comparing with them. Needs pytest."""
+"""What the tests of every member share: reference numbers and comparing with them, and ranks. Needs pytest."""
 
 from vos_core.testing.goldens import GOLDENS, SHARED, clip_file, golden_cases, needs_shared, seeded_module
 from vos_core.testing.ranks import run_ranks
