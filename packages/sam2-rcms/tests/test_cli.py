@@ -117,7 +117,7 @@ def test_masks_of_the_other_form_say_which_flag_they_want(infer, folders):
 
 def _only_a(folders):
     path = folders / "a.txt"
-    path.write_text("a\n")
+    path.write_text("a\na\n")  # named twice, it is followed once
     return path
 
 

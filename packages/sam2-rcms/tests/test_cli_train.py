@@ -93,6 +93,7 @@ def test_the_configuration_can_be_looked_at(run, asked, tmp_path):
         (["-c", "b+_stage1", "--set", "epochs"], "key=value"),
         (["-c", "b+_stage1", "--weights", "sam3", "--device", "cpu"], "sam3"),
         (["-c", "b+_stage1", "--img-folder", "J"], "belong together"),
+        (["-c", "b+_stage1", "--data", "D", "--gt-folder", "A"], "--data together with --img-folder or --gt-folder"),
         (["-c", "b+_stage1", "--device", "tpu"], "tpu"),
         (["-c", "b+_stage1", "--use-cluster", "1"], "--use-cluster: this command does not submit SLURM jobs"),
         (["-c", "b+_stage1", "--partition", "gpu", "--num_nodes", "2"], "--partition, --num-nodes: this command does not"),

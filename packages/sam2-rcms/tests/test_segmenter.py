@@ -164,7 +164,8 @@ def test_memory_is_constant(small_network):
         segmenter.step(frame(t), [prompt(1), prompt(2, left=30)] if t == 0 else ())
         sizes.append(segmenter.state_bytes())
     assert max(sizes[20:]) <= max(sizes[:20]) * 1.05
-    assert segmenter.state.objects[1].visited.keys() <= {39}
+    memory = segmenter.state.objects[1]
+    assert memory.visited.keys() | memory.masks | memory.clicks.keys() <= {39}
     segmenter.reset()
     assert segmenter.state_bytes() == 0
 
@@ -193,6 +194,9 @@ def test_method_and_presets():
     assert METHOD.variants == tuple(PRESETS)
     with pytest.raises(ConfigError, match=r"image_size.*32"):
         METHOD.build(BuildRequest(variant="tiny", options={"image_size": 100}))
+    for name in ("num_prev_frames_to_promote", "low_quality_threshold", "score_thresh"):
+        with pytest.raises(ConfigError, match=name):
+            METHOD.build(BuildRequest(variant="tiny", options={name: float("nan")}))
     with pytest.raises(ConfigError, match="did you mean"):
         METHOD.build(BuildRequest(variant="tiny", options={"low_quality": 0.1}))
     built = METHOD.build(BuildRequest(variant="tiny", options={"image_size": 64, "num_prev_frames_to_promote": 4.0}))

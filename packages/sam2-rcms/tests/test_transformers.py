@@ -161,7 +161,7 @@ def test_image_features_and_propagated_masks(pair):
 
 def test_two_clicked_objects_tracked_both_ways_and_one_corrected(pair):
     ours, theirs, transformers = pair
-    frames = np.stack([squashed("car-shadow", index, SIDE) for index in range(0, 12, 2)])
+    frames = np.stack([squashed("car-shadow", index, SIDE) for index in range(0, 8, 2)])
     # There masks of clicked frames always go into memory as 0 and 1.
     config = PredictorConfig(image_size=SIDE, num_prev_frames_to_promote=0, binarize_mask_from_pts_for_mem_enc=True)
     predictor, processor = VideoPredictor(ours, config), processor_of(transformers)
@@ -192,10 +192,10 @@ def test_two_clicked_objects_tracked_both_ways_and_one_corrected(pair):
             assert sorted(found) == sorted(their)
             for index in found:
                 compare([memory.latest(index, cond=True) for memory in state.objects.values()], their[index], 0.01)
-        processor.add_inputs_to_inference_session(session, 4, [1], input_points=[[[[150.0, 140.0]]]], input_labels=[[[1]]])
-        corrected = theirs(inference_session=session, frame_idx=4).pred_masks[:1]
+        processor.add_inputs_to_inference_session(session, 3, [1], input_points=[[[[150.0, 140.0]]]], input_labels=[[[1]]])
+        corrected = theirs(inference_session=session, frame_idx=3).pred_masks[:1]
     # There what was tracked on the frame is no prompt of the correction, as it is here and in the original.
     memory = state.objects[1]
     click = Clicks(np.array([[150, 140]], np.float32), np.array([1]))
-    again = predictor.engine.take_clicks(state.image(4), click, before=None, memory=memory, frame=4, rules=state.rules)
+    again = predictor.engine.take_clicks(state.image(3), click, before=None, memory=memory, frame=3, rules=state.rules)
     compare([again], corrected, 0.01)

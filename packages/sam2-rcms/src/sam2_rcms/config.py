@@ -102,6 +102,13 @@ class PredictorConfig(Config):
         # The original's flag is a float; one that is not finite is left to be refused.
         return int(value) if isinstance(value, float) and math.isfinite(value) else value
 
+    @field_validator("low_quality_threshold", "score_thresh", check_fields=False)  # the second one is SegmenterConfig's
+    @classmethod
+    def _comparable(cls, value: float) -> float:
+        if math.isnan(value):
+            raise ValueError("must be a number: nothing is above nan")
+        return value
+
     @field_validator("max_cond_frames_in_attn")
     @classmethod
     def _two(cls, value: int) -> int:

@@ -103,8 +103,10 @@ class ObjectMemory:
         for index, kept in self.cond.items():
             if index < frame:
                 kept.low = None  # frames that have passed are not shown again
-        for seen in [index for index in self.visited if index < frame]:
-            del self.visited[seen]
+        for passed in (self.visited, self.clicks):
+            for index in [index for index in passed if index < frame]:
+                del passed[index]
+        self.masks = {index for index in self.masks if index >= frame}
 
     def nbytes(self) -> int:
         """Return the bytes of all records."""

@@ -36,7 +36,7 @@ def open_folders(videos: Path, masks: Path, *, listed: Path | None, per_object: 
             raise UsageError(
                 f"{listed} lists {', '.join(strangers[:5]) or 'nothing'}", expected=f"folders of {videos}, one a line"
             )
-        names = tuple(wanted)
+        names = tuple(dict.fromkeys(wanted))
     clips, faults = [], []
     for name in names:
         try:

@@ -85,6 +85,8 @@ def _configuration(options: dict[str, Any]) -> TrainConfig:
     named = ("root", "layout", "split", "img_folder", "gt_folder", "file_list_txt")
     options["root"] = options.pop("data")
     data = {name: value for name in named if (value := options[name]) is not None}
+    if "root" in data and ("img_folder" in data or "gt_folder" in data):
+        raise UsageError("--data together with --img-folder or --gt-folder", expected="one place for the training set")
     if data.get("root") is not None:
         data |= {"img_folder": None, "gt_folder": None}
     elif data.get("img_folder") is not None:
