@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from rmem_deaot.__about__ import __version__
 from rmem_deaot.config import VARIANTS, SegmenterConfig
 from rmem_deaot.weights import AUTO, METHOD_NAME, names_for, register
-from vos_core.config import build_config
 from vos_core.contract import BuildRequest, MethodInfo
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ def build(request: BuildRequest) -> RMemSegmenter:
     """
     from rmem_deaot.segmenter import RMemSegmenter
     from rmem_deaot.weights import load_network
+    from vos_core.config import build_config
 
     config = build_config(SegmenterConfig, request.options)
     network, variant = load_network(request.weights, variant=request.variant or AUTO, seed=request.seed)
@@ -40,6 +40,8 @@ def build(request: BuildRequest) -> RMemSegmenter:
 
 def settings(request: BuildRequest) -> dict[str, Any]:
     """Return the value of every option of such a run; None stands for what the variant says."""
+    from vos_core.config import build_config
+
     return build_config(SegmenterConfig, request.options).model_dump(mode="json")
 
 

@@ -8,7 +8,6 @@ from stcn_ttt.__about__ import __version__
 from stcn_ttt.adapt.config import CONFIG_NAMES, TttConfig, load_config
 from stcn_ttt.config import SegmenterConfig
 from stcn_ttt.weights import METHOD_NAME, NAMES, register
-from vos_core.config import build_config
 from vos_core.contract import BuildRequest, MethodInfo, Precision
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def settings(request: BuildRequest) -> dict[str, Any]:
 
 def _configs(request: BuildRequest) -> tuple[SegmenterConfig, TttConfig | None]:
     """Return the two configurations of a request; options that both have go through the one of the adaptation."""
+    from vos_core.config import build_config
+
     if request.variant in (None, PLAIN):
         return build_config(SegmenterConfig, request.options), None
     own = {name: value for name, value in request.options.items() if name in TttConfig.model_fields}
