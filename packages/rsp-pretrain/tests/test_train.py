@@ -409,3 +409,35 @@ def test_wrong_use_exits_with_a_sentence(words, named, tmp_path):
     assert failed.exit_code in (1, 2)
     assert named in failed.output
     assert "Traceback" not in failed.output
+
+
+@pytest.mark.parametrize(
+    ("variables", "words", "named"),
+    [
+        ({"SLURM_STEP_NUM_TASKS": "4"}, [], "4 processes were started"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, [], "2 processes were started"),
+        ({}, ["--local_rank", "1"], "without the variable LOCAL_RANK=1"),
+        ({"LOCAL_RANK": "0"}, ["--local-rank", "1"], "without the variable LOCAL_RANK=1"),
+    ],
+)
+def test_ranks_that_would_not_know_of_each_other_are_refused(asked, monkeypatch, variables, words, named):
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    failed = CliRunner().invoke(main, ["train", "--data_path", "D", "--device", "cpu", *words])
+    assert failed.exit_code == 2
+    assert named in failed.output
+    assert "torchrun" in failed.output
+    assert not asked
+
+
+def test_what_the_older_launcher_passes_is_taken(asked, monkeypatch):
+    for words in (["--local_rank", "-1"], []):
+        assert CliRunner().invoke(main, ["train", "--data_path", "D", "--device", "cpu", *words]).exit_code == 0
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "SLURM_STEP_NUM_TASKS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", "0")
+    assert CliRunner().invoke(main, ["train", "--data_path", "D", "--device", "cpu", "--local-rank=0"]).exit_code == 0
+    assert len(asked) == 3

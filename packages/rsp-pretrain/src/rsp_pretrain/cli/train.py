@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ _GOAL = {name: field.default for name, field in Objective.model_fields.items()}
 @click.option("--log-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between log lines.")
 @click.option("--picture-every", type=click.IntRange(1), default=1000, show_default=True, help="Steps between TensorBoard's.")
 @click.option("--prior-every", type=click.IntRange(1), default=20, show_default=True, help="Steps between losses of the prior.")
+@click.option("--local_rank", "--local-rank", type=int, hidden=True)
 @training_options
 def command(**options: Any) -> None:
     """Pre-train an encoder by stochastic frame prediction; the same command goes on where a run stopped, bit for bit on a CPU.
@@ -81,6 +83,7 @@ def command(**options: Any) -> None:
     from vos_core.run.device import apply_threads, choose_device
     from vos_core.training.distributed import ranks_from_environment
 
+    _check_launcher(options.pop("local_rank"))
     as_json, device = options.pop("as_json"), choose_device(options.pop("device"))
     published: Precision = "fp16" if device.startswith("cuda") else "fp32"
     apply_threads(options.pop("threads"))
@@ -110,6 +113,22 @@ def command(**options: Any) -> None:
         last = pretrain(settings, ranks, on_init=lambda report: click.echo(report, err=True) if ranks.main else None)
         if ranks.main:
             click.echo(json.dumps({"checkpoint": str(last)}) if as_json else str(last))
+
+
+def _check_launcher(local_rank: int | None) -> None:
+    """Refuse a start by which ranks would not know of each other, and each would train alone into one folder.
+
+    `torch.distributed.launch` passes `--local-rank`, but sets the variables of torchrun as well.
+    """
+    fix = "Start with torchrun --nproc-per-node N -m rsp_pretrain train"
+    if local_rank is not None and local_rank >= 0 and os.environ.get("LOCAL_RANK") != str(local_rank):
+        raise UsageError(f"--local-rank {local_rank} without the variable LOCAL_RANK={local_rank}", fix=fix)
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if int(os.environ.get(name) or 1) > 1 and "RANK" not in os.environ:
+            raise UsageError(
+                f"{os.environ[name]} processes were started ({name}) without the variables of torchrun",
+                fix=f"{fix}, by srun or mpirun once on each node",
+            )
 
 
 def _one_of(first: Any, second: Any, *, default: Any, names: str) -> Any:

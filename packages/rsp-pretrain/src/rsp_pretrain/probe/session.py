@@ -191,8 +191,7 @@ def run_clips(
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     settings = {**loaded.settings, **options}  # flat: a refusal then names the option that differs
     done = DoneList(output, settings, overwrite=overwrite)
-    known = {**loaded.opened_with, **loaded.settings}  # `auto` device settled
-    recorded = {"options": dict(options), **{name: known[name] for name in ("precision", "device", "seed", "threads")}}
+    recorded = {"options": dict(options), **{name: loaded.settings[name] for name in ("precision", "device", "seed")}}
     records: dict[str, ClipRecord] = {}
 
     def write(scores: Mapping[str, Any] | None) -> RunRecord:

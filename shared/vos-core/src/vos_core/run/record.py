@@ -69,16 +69,6 @@ def read_run_data(path: Path) -> dict[str, Any]:
     return data
 
 
-def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
-    """Return the clip record that `asdict` and JSON made `item` from."""
-    known = {field.name for field in fields(ClipRecord)}
-    values: dict[str, Any] = {name: item[name] for name in item if name in known}
-    for name, value in values.items():
-        if isinstance(value, list):
-            values[name] = tuple(value)
-    return ClipRecord(**values)
-
-
 def input_sha256(clip: Clip) -> str:
     """Return a hash over the names and bytes of a clip's frames (or its video) and masks, in an order that does not vary.
 
@@ -100,6 +90,16 @@ def input_sha256(clip: Clip) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def clip_from_json(item: Mapping[str, Any]) -> ClipRecord:
+    """Return the clip record that `asdict` and JSON made `item` from."""
+    known = {field.name for field in fields(ClipRecord)}
+    values: dict[str, Any] = {name: item[name] for name in item if name in known}
+    for name, value in values.items():
+        if isinstance(value, list):
+            values[name] = tuple(value)
+    return ClipRecord(**values)
 
 
 def describe_environment(method: MethodInfo | None = None, *, device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

@@ -131,17 +131,10 @@ def run_method(
         "soft": soft is not None,
         **({"object_masks": True} if object_masks else {}),
     }
-    settings = _all_settings(method, request, shown, threads=threads)
-    run = _Run(
-        shown,
-        settings,
-        output,
-        clips,
-        describe_environment(method, device=request.device, threads=threads),
-        overwrite,
-        rank if world > 1 else None,
-    )
+    environment = describe_environment(method, device=request.device, threads=threads)
+    run = _Run(shown, output, clips, environment, overwrite, rank if world > 1 else None)
     run.records.update(skipped)
+    run.recorded = _all_settings(method, request, shown)
     usable = [clip for clip in clips if clip.name not in skipped]
     todo = run.begin(rank_share(usable, rank, world) if world > 1 else usable, resume=resume)
     progress = on_progress or (lambda event: None)
@@ -242,12 +235,12 @@ def skipped_records(clips: Sequence[Clip], without_mask: WithoutMask) -> dict[st
     return {name: ClipRecord(name=name, status="skipped", error=reason) for name in bare}
 
 
-def _all_settings(method: MethodInfo, request: BuildRequest, shown: Mapping[str, Any], *, threads: int | None) -> dict[str, Any]:
-    """Return what repeats a run: `shown` with the values of options that were left out, and what only rounding depends on."""
+def _all_settings(method: MethodInfo, request: BuildRequest, shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what repeats a run: `shown` with the values of options that were left out, and the backends of ops."""
     rest = {name: value for name, value in shown.items() if name not in ("method", "variant", "weights", "options")}
     options = request.options if method.settings is None else method.settings(request)
     ops = os.environ.get("VOS_OPS", "auto")  # vos_core.ops.backend knows the name, too, but imports torch
-    return {"options": dict(options), **rest, "threads": threads, "ops": ops}
+    return {"options": dict(options), **rest, "ops": ops}
 
 
 class _Run:
@@ -256,14 +249,14 @@ class _Run:
     def __init__(
         self,
         settings: Mapping[str, Any],
-        recorded: Mapping[str, Any],
         output: Path,
         clips: Sequence[Clip],
         environment: Mapping[str, Any],
         overwrite: bool,
         rank: int | None,
     ) -> None:
-        self.settings, self.recorded, self.output, self.clips, self.environment = settings, recorded, output, clips, environment
+        self.settings, self.output, self.clips, self.environment = settings, output, clips, environment
+        self.recorded: Mapping[str, Any] = {}
         self.records: dict[str, ClipRecord] = {}
         self.started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         self.done = DoneList(output, settings, overwrite=overwrite, rank=rank)
