@@ -120,9 +120,8 @@ def test_clicks_boxes_and_corrections(small_network):
     assert untouched.ids == (1,)
 
 
-@pytest.mark.parametrize("stride", [1, 3])
-def test_corrections_late_in_a_stream_read_what_an_unbounded_state_reads(small_network, stride):
-    config = CONFIG.model_copy(update={"memory_temporal_stride_for_eval": stride, "low_quality_threshold": -1.0})
+def test_corrections_late_in_a_stream_read_what_an_unbounded_state_reads(small_network):
+    config = CONFIG.model_copy(update={"low_quality_threshold": -1.0})
     clicks = {t: Prompt(1, points=np.array([[30, 20]], np.float32), point_labels=np.array([t % 2])) for t in (21, 22)}
     segmenter = SAM2Segmenter(small_network, config, probabilities=True)
     found = [segmenter.step(frame(t), [prompt(1)] if t == 0 else [clicks[t]] if t in clicks else ()).probs for t in range(24)]
