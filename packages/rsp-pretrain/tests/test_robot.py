@@ -78,6 +78,7 @@ def test_cortexbench_pickles_are_read_without_running_code(tmp_path: Path, capsy
         (pickle.dumps([Payload()]), "builtins.print"),
         (pickle.dumps([{"actions": [1]}]), "images"),
         (b"torn", "cannot be read"),
+        (b"\x89PNG", r"instruction was encountered, but no"),
         (pickle.dumps([]), "no demonstration"),
     ):
         (tmp_path / "bad.pickle").write_bytes(content)

@@ -92,8 +92,9 @@ def read_demos(path: Path, *, proprio: int | str = 0) -> tuple[Episode, ...]:
     try:
         found = _read_npz(path, proprio) if path.suffix == ".npz" else _read_pickle(path, proprio)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, IndexError, pickle.UnpicklingError) as error:
+        why = " ".join(str(error).split())  # some of these go over several lines
         raise LayoutError(
-            f"demonstrations {path} cannot be read ({type(error).__name__}: {error})",
+            f"demonstrations {path} cannot be read ({type(error).__name__}: {why})",
             expected="an npz of rsp-pretrain probe collect, or a CortexBench pickle of paths with images and actions",
         ) from error
     if not found:
