@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from vos_core.cli.options import compute_options, json_option
+from vos_core.errors import UsageError
 
 _PATH = click.Path(path_type=Path)
 
@@ -70,7 +71,6 @@ def command(
     from object_pursuit.data.objects import open_objects
     from object_pursuit.parts import load_parts
     from vos_core.cli.printing import print_json
-    from vos_core.errors import UsageError
     from vos_core.report.columns import aligned
     from vos_core.run.device import apply_threads, check_precision, choose_device
 

@@ -306,21 +306,34 @@ def _add_windows(rows: Tensor, windows: Tensor, step: int) -> None:
             place.unfold(1, high, step).unfold(2, wide, step).add_(windows[i : i + high, j : j + wide].permute(2, 3, 4, 0, 1))
 
 
+class _Doubling(NamedTuple):
+    """A tiled convolution of maps doubled in width, and the slope of the leaky ReLU after it."""
+
+    blocks: Tensor
+    offset: Tensor
+    k: int
+    slope: float
+
+
+def _doubling(layer: nn.Module, activation: nn.Module) -> _Doubling:
+    assert isinstance(layer, nn.Conv2d)
+    assert isinstance(activation, nn.LeakyReLU)
+    offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
+    return _Doubling(kernel_blocks(layer.weight), offset, layer.kernel_size[0], activation.negative_slope)
+
+
 class _DoubledRows:
     """Rows of a convolution of a map doubled in width, made when they are asked for, in order; only the last are held.
 
     Args:
         source: returns rows `[first, last)` of the narrow map, `(C, last - first, W)`.
-        layer: tiled convolution.
-        slope: of the leaky ReLU after it.
+        doubling: what is made of them.
         height, width: of the result.
     """
 
-    def __init__(self, source: Callable[[int, int], Tensor], layer: nn.Conv2d, slope: float, *, height: int, width: int) -> None:
-        self.source, self.slope, self.height, self.width = source, slope, height, width
-        self.k = layer.kernel_size[0]
-        self.blocks = kernel_blocks(layer.weight)
-        self.offset = layer.weight.new_zeros(layer.out_channels) if layer.bias is None else layer.bias
+    def __init__(self, source: Callable[[int, int], Tensor], doubling: _Doubling, *, height: int, width: int) -> None:
+        self.source, self.height, self.width = source, height, width
+        self.blocks, self.offset, self.k, self.slope = doubling
         self.step = TILE - self.k + 1
         self.held: list[Tensor] = []
         self.first = self.made = 0
@@ -368,15 +381,14 @@ def _widened(x: Tensor, layers: nn.Sequential, last: nn.Module) -> Tensor:
         layers: any number of doublings in width, tiled convolutions and leaky ReLUs, in turns.
         last: convolution to one channel.
     """
-    last_wide = layers[-2]
     assert isinstance(last, nn.Conv2d)
-    assert isinstance(last_wide, nn.Conv2d)
-    height, width, side = x.shape[-2], x.shape[-1] * 2 ** (len(layers) // 3), last.kernel_size[0]
+    doublings = [_doubling(layers[place + 1], layers[place + 2]) for place in range(0, len(layers), 3)]
+    height, width, side = x.shape[-2], x.shape[-1] * 2 ** len(doublings), last.kernel_size[0]
     taps, margin = _tap_rows(last.weight), side // 2
-    band = TILE - last_wide.kernel_size[0] + 1
+    band = TILE - doublings[-1].k + 1
     found = []
     for one in x:
-        rows = _band_source(one, layers)
+        rows = _band_source(one, doublings)
         y = one.new_zeros(height + 2 * margin, width + 2 * margin)
         for first in range(0, height, band):
             count = min(band, height - first)
@@ -389,16 +401,11 @@ def _widened(x: Tensor, layers: nn.Sequential, last: nn.Module) -> Tensor:
     return torch.stack(found)
 
 
-def _band_source(x: Tensor, layers: nn.Sequential) -> Callable[[int, int], Tensor]:
-    """Return a function from `[first, last)` to those rows of what `layers` make of a map `(C, H, W)`; see `_widened`."""
+def _band_source(x: Tensor, doublings: Sequence[_Doubling]) -> Callable[[int, int], Tensor]:
+    """Return a function from `[first, last)` to those rows of what `doublings` make of a map `(C, H, W)`; see `_widened`."""
     source: Callable[[int, int], Tensor] = lambda first, last: x[:, first:last]  # noqa: E731
-    width = x.shape[-1]
-    for place in range(0, len(layers), 3):
-        width *= 2
-        _, layer, activation = layers[place : place + 3]
-        assert isinstance(layer, nn.Conv2d)
-        assert isinstance(activation, nn.LeakyReLU)
-        source = _DoubledRows(source, layer, activation.negative_slope, height=x.shape[-2], width=width)
+    for count, doubling in enumerate(doublings, 1):
+        source = _DoubledRows(source, doubling, height=x.shape[-2], width=x.shape[-1] * 2**count)
     return source
 
 
