@@ -19,7 +19,7 @@ from torch import nn
 
 from vos_core.errors import InterruptError, UsageError, VosError
 from vos_core.training.batches import BatchPlan, batch_stream
-from vos_core.training.distributed import Ranks
+from vos_core.training.distributed import Ranks, ranks_from_environment
 from vos_core.training.ema import Ema, warming_decay
 from vos_core.training.logging import RunLog
 from vos_core.training.loop import LoopOptions, StepLoss, TrainingState, run_loop
@@ -158,6 +158,18 @@ RANK_SCRIPT = """
         if ranks.main:
             torch.save(state.model.state_dict(), Path(sys.argv[2]) / "ended.pt")
 """
+
+
+@pytest.mark.parametrize("launcher", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_processes_that_would_each_train_alone_are_refused(monkeypatch: pytest.MonkeyPatch, launcher: str) -> None:
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(launcher, "1")
+    with ranks_from_environment() as ranks:
+        assert ranks.world == 1
+    monkeypatch.setenv(launcher, "4")
+    with pytest.raises(UsageError, match=f"4 processes were started .{launcher}."), ranks_from_environment():
+        pass
 
 
 def test_two_ranks_give_the_weights_of_one_process(tmp_path: Path) -> None:

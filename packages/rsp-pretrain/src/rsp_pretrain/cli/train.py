@@ -83,7 +83,7 @@ def command(**options: Any) -> None:
     from vos_core.run.device import apply_threads, choose_device
     from vos_core.training.distributed import ranks_from_environment
 
-    _check_launcher(options.pop("local_rank"))
+    _check_local_rank(options.pop("local_rank"))
     as_json, device = options.pop("as_json"), choose_device(options.pop("device"))
     published: Precision = "fp16" if device.startswith("cuda") else "fp32"
     apply_threads(options.pop("threads"))
@@ -115,20 +115,13 @@ def command(**options: Any) -> None:
             click.echo(json.dumps({"checkpoint": str(last)}) if as_json else str(last))
 
 
-def _check_launcher(local_rank: int | None) -> None:
-    """Refuse a start by which ranks would not know of each other, and each would train alone into one folder.
-
-    `torch.distributed.launch` passes `--local-rank`, but sets the variables of torchrun as well.
-    """
-    fix = "Start with torchrun --nproc-per-node N -m rsp_pretrain train"
+def _check_local_rank(local_rank: int | None) -> None:
+    """Refuse a rank that only the option names: `torch.distributed.launch` passes it, but sets torchrun's variables as well."""
     if local_rank is not None and local_rank >= 0 and os.environ.get("LOCAL_RANK") != str(local_rank):
-        raise UsageError(f"--local-rank {local_rank} without the variable LOCAL_RANK={local_rank}", fix=fix)
-    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
-        if int(os.environ.get(name) or 1) > 1 and "RANK" not in os.environ:
-            raise UsageError(
-                f"{os.environ[name]} processes were started ({name}) without the variables of torchrun",
-                fix=f"{fix}, by srun or mpirun once on each node",
-            )
+        raise UsageError(
+            f"--local-rank {local_rank} without the variable LOCAL_RANK={local_rank}",
+            fix="Start with torchrun --nproc-per-node N -m rsp_pretrain train",
+        )
 
 
 def _one_of(first: Any, second: Any, *, default: Any, names: str) -> Any:

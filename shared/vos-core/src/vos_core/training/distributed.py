@@ -73,11 +73,13 @@ def ranks_from_environment(device: str = "cpu") -> Iterator[Ranks]:
         device: `cpu`, `cuda` or `cuda:i`; with several ranks on `cuda`, rank i of a node takes its GPU i.
 
     Raises:
-        UsageError: half of torchrun's variables are set, or there are fewer GPUs than local ranks.
+        UsageError: half of torchrun's variables are set; none is, but srun or mpirun started several processes, each of which
+            would train alone into one folder; or there are fewer GPUs than local ranks.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     values = [os.environ.get(name) for name in names]
     if all(value is None for value in values):
+        _check_launcher()
         yield Ranks(device=torch.device(device))
         return
     missing = [name for name, value in zip(names, values, strict=True) if value is None]
@@ -97,6 +99,15 @@ def ranks_from_environment(device: str = "cpu") -> Iterator[Ranks]:
         yield Ranks(rank=rank, world=world, local=local, device=place)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _check_launcher() -> None:
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"):
+        if int(os.environ.get(name) or 1) > 1:
+            raise UsageError(
+                f"{os.environ[name]} processes were started ({name}) without the variables of torchrun",
+                fix="Start torchrun --nproc-per-node N -m <package> train, by srun or mpirun once on each node",
+            )
 
 
 def plain_strides(gradient: torch.Tensor) -> torch.Tensor:
